@@ -1,0 +1,107 @@
+"""`fanfold consume`: run one member of a consumer group."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from fanfold_consumer.cli.options import Command, database_option, kafka_options
+from fanfold_consumer.config import FleetConfig
+from fanfold_consumer.events import configure_logging
+from fanfold_consumer.fleet import Fleet
+from fanfold_consumer.registry import load_handlers
+from fanfold_producer.kafka import KafkaConfig
+from fanfold_schemas import DEFAULT_TOPIC
+
+_DEFAULTS: Any = FleetConfig.__dataclass_fields__
+
+
+def _setting(name: str, kind: Any, text: str) -> Callable[[Command], Command]:
+    return click.option(
+        f"--{name.replace('_', '-')}",
+        name,
+        type=kind,
+        default=_DEFAULTS[name].default,
+        show_default=True,
+        help=text,
+    )
+
+
+@click.command()
+@click.option(
+    "--handlers",
+    multiple=True,
+    required=True,
+    metavar="MODULE",
+    help="Module with @task and @fold. Repeatable.",
+)
+@click.option(
+    "--group", "group_id", required=True, envvar="FANFOLD_GROUP", show_envvar=True, help="Consumer group."
+)
+@click.option(
+    "--topic", "topics", multiple=True, default=(DEFAULT_TOPIC,), show_default=True, help="Repeatable."
+)
+@click.option(
+    "--start",
+    type=click.Choice(["earliest", "latest"]),
+    default="earliest",
+    show_default=True,
+    help="Where a new group begins.",
+)
+@_setting("concurrency", int, "Handlers running at once.")
+@_setting("sync_workers", int, "OS threads for `def` handlers.")
+@_setting("in_flight_max", int, "Records polled and not yet committed; beyond it polling pauses.")
+@_setting("in_flight_bytes_max", int, "The same in bytes.")
+@_setting("batch_results_max", int, "Results in one commit.")
+@_setting("batch_bytes_max", int, "Bytes of results in one commit.")
+@_setting("poll_records_max", int, "Records taken from the client at once.")
+@_setting("drain_s", float, "Seconds running handlers get on SIGTERM.")
+@_setting("revoke_grace_s", float, "Seconds they get when their partition moves.")
+@_setting("pool_size", int, "Postgres connections.")
+@_setting("assignor", str, "partition.assignment.strategy of the group.")
+@click.option(
+    "--group-instance-id", envvar="FANFOLD_GROUP_INSTANCE_ID", show_envvar=True, help="Static membership."
+)
+@click.option(
+    "--prepare/--no-prepare", default=True, help="Prepared statements; off behind PgBouncer before 1.21."
+)
+@click.option(
+    "--health-port", type=int, envvar="FANFOLD_HEALTH_PORT", show_envvar=True, help="/live, /ready, /metrics."
+)
+@_setting("health_host", str, "Address of the health endpoint.")
+@click.option("--log-format", type=click.Choice(["console", "json"]), default="console", show_default=True)
+@click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
+)
+@database_option
+@kafka_options
+def consume(
+    handlers: tuple[str, ...], kafka: KafkaConfig, log_format: str, log_level: str, **settings: Any
+) -> None:
+    """Run tasks of a topic and commit their results exactly once.
+
+    SIGTERM or Ctrl-C: finish what runs, hand partitions over, leave. A second one: stop at once; what was not committed
+    is done again by the others.
+    """
+    configure_logging(json=log_format == "json", level=log_level)
+    fleet = Fleet(FleetConfig(kafka=kafka, **settings), load_handlers(handlers))
+    asyncio.run(_run(fleet))
+
+
+async def _run(fleet: Fleet) -> None:
+    stop = asyncio.Event()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            os._exit(130)
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    await fleet.run(stop)

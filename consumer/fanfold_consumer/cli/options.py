@@ -1,0 +1,51 @@
+"""Options that many commands share, and the environment variables that people already set for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from fanfold_producer.kafka import KafkaConfig
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def database_option(command: Command) -> Command:
+    return click.option(
+        "--database-url",
+        envvar="DATABASE_URL",
+        default="",
+        show_envvar=True,
+        help="Postgres, as a URL or key=value string; empty: the PG* variables.",
+    )(command)
+
+
+def kafka_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds `--bootstrap-servers` and `-X`; the command gets one `kafka: KafkaConfig`."""
+
+    def wrapped(*args: Any, bootstrap_servers: str | None, properties: tuple[str, ...], **kwargs: Any) -> Any:
+        return command(*args, kafka=KafkaConfig.from_env(bootstrap_servers, properties), **kwargs)
+
+    wrapped.__name__ = command.__name__
+    wrapped.__doc__ = command.__doc__
+    if hasattr(command, "__click_params__"):
+        wrapped.__click_params__ = command.__click_params__  # type: ignore[attr-defined]
+    with_x = click.option(
+        "-X",
+        "properties",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="librdkafka setting; prefix `consumer.` or `producer.` for one kind of client. Repeatable.",
+    )(wrapped)
+    return click.option(
+        "--bootstrap-servers",
+        envvar="KAFKA_BOOTSTRAP_SERVERS",
+        show_envvar=True,
+        help="Kafka brokers, host:port[,host:port].",
+    )(with_x)
+
+
+def json_option(command: Command) -> Command:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")(command)

@@ -1,0 +1,60 @@
+"""Output of the operators' commands: tables and JSON on stdout, notes on stderr."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import click
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+# Wide enough that nothing is cut where no terminal sets a limit: output that is piped is searched and parsed.
+_PIPE_COLUMNS = 2000
+
+
+def make_console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=_PIPE_COLUMNS)
+
+
+def make_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()) -> Table:
+    """A table as command lines have them: no borders, upper-case heads, numbers (`right`) to the right."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        table.add_column(name, justify="right" if name in right else "left", no_wrap=True, overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    return table
+
+
+def _cell(value: object) -> RenderableType:
+    if value is None:
+        return Text("-")
+    if isinstance(value, Text) or hasattr(value, "__rich_console__"):
+        return value
+    # Text, not str: ids and errors of others are no markup.
+    return Text(str(value))
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on a line of its own, so that repeated ones (`--watch`) are JSON Lines."""
+    click.echo(json.dumps(value, ensure_ascii=False))
+
+
+def note(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def brief(duration: timedelta | float) -> str:
+    """A duration in its two largest units: `3d 4h`, `12m 5s`, `0s`."""
+    seconds = int(duration.total_seconds() if isinstance(duration, timedelta) else duration)
+    parts: list[str] = []
+    for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)):
+        count, seconds = divmod(max(0, seconds), length)
+        if count or (unit == "s" and not parts):
+            parts.append(f"{count}{unit}")
+    return " ".join(parts[:2])

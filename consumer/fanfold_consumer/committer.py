@@ -1,0 +1,240 @@
+"""Natural group commit: one commit on its way, and whatever finished meanwhile goes with the next. It never waits for a
+batch to fill, so what a crash makes run again is what was in flight plus one commit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Protocol
+from uuid import UUID
+
+from fanfold_consumer.assignment import Partition
+from fanfold_consumer.dead_letters import Parking
+from fanfold_consumer.events import log
+from fanfold_consumer.intake import CONFLICT
+from fanfold_consumer.metrics import Metrics
+from fanfold_consumer.patience import Patience
+from fanfold_consumer.relay import Publication, fold_record, row_record
+from fanfold_consumer.work import Completion, Delivery
+from fanfold_sql import (
+    CommitBatch,
+    CommitReply,
+    Conflict,
+    Fenced,
+    FoldOf,
+    OutboxRecord,
+    Rewound,
+    Store,
+    StoreRejected,
+)
+
+
+class Owner(Protocol):
+    """Who hears what a commit found out about our partitions. Both mark the claims as lost."""
+
+    def on_fenced(self, progress_ids: frozenset[int]) -> None: ...
+    def on_rewound(self, progress_ids: frozenset[int]) -> None: ...
+
+
+class Committer:
+    """Commits completions in batches.
+
+    Args:
+        settled: given each delivery that is committed or dropped: it is in flight no more.
+        publish: given what the outbox now holds for us to publish.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        owner_id: UUID,
+        parking: Parking,
+        patience: Patience,
+        metrics: Metrics,
+        owner: Owner,
+        *,
+        results_max: int,
+        bytes_max: int,
+        lease_ms: int,
+        settled: Callable[[list[Delivery]], None],
+        publish: Callable[[list[Publication]], None],
+    ) -> None:
+        self._store = store
+        self._owner_id = owner_id
+        self._parking = parking
+        self._patience = patience
+        self._metrics = metrics
+        self._owner = owner
+        self._results_max = results_max
+        self._bytes_max = bytes_max
+        self._lease_ms = lease_ms
+        self._settled = settled
+        self._publish = publish
+        self._finished: deque[Completion] = deque()
+        self._arrived = asyncio.Event()
+
+    def finish(self, completion: Completion) -> None:
+        """Queue a completion for the next commit."""
+        self._finished.append(completion)
+        self._arrived.set()
+
+    async def work(self) -> None:
+        """Commit for as long as the fleet lives."""
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            while self._finished:
+                batch = self._take()
+                await self._commit(batch)
+                self._settled([completion.delivery for completion in batch])
+
+    def _take(self) -> list[Completion]:
+        batch: list[Completion] = []
+        size = 0
+        while self._finished and len(batch) < self._results_max and size < self._bytes_max:
+            completion = self._finished.popleft()
+            size += completion.payload_bytes
+            batch.append(completion)
+        return batch
+
+    async def _commit(self, completions: list[Completion]) -> None:
+        for completion in completions:
+            if not completion.dropped:
+                completion.delivery.partition.tracker.finish(completion.delivery.offset)
+        live = [completion for completion in completions if not completion.dropped]
+        while True:
+            live = [completion for completion in live if not completion.delivery.partition.lost]
+            if not live:
+                return
+            partitions, batch = self._batch(live)
+            started = asyncio.get_running_loop().time()
+            try:
+                reply = await self._patience.call("commit", self._send(batch))
+            except Fenced as error:
+                self._owner.on_fenced(error.progress_ids)
+            except Rewound as error:
+                self._owner.on_rewound(error.progress_ids)
+            except Conflict as error:
+                live = self._park_conflicts(live, error.positions)
+            except StoreRejected as error:
+                live = await self._park_rejected(live, error)
+            else:
+                self._note(live, partitions, batch, reply, asyncio.get_running_loop().time() - started)
+                return
+
+    def _send(self, batch: CommitBatch) -> Callable[[], Awaitable[CommitReply]]:
+        return lambda: self._store.commit(batch, lease_ms=self._lease_ms)
+
+    def _try(self, batch: CommitBatch) -> Callable[[], Awaitable[None]]:
+        return lambda: self._store.try_commit(batch)
+
+    def _batch(self, live: Iterable[Completion]) -> tuple[list[Partition], CommitBatch]:
+        partitions: dict[int, Partition] = {}
+        batch = CommitBatch(results=[], owner=self._owner_id)
+        for completion in live:
+            partition = completion.delivery.partition
+            partitions[partition.progress_id] = partition
+            position = None
+            if completion.result is not None:
+                position = len(batch.results)
+                batch.results.append(completion.result)
+            if completion.dead_letter is not None:
+                batch.dead_letters.append(completion.dead_letter)
+                position = None  # a dead letter's copy goes out whatever becomes of its result
+            for record in completion.outbox:
+                batch.outbox.append(
+                    OutboxRecord(record.topic, record.key, record.value, record.headers, position)
+                )
+        for partition in partitions.values():
+            progress = partition.progress()
+            assert progress is not None  # something of it was delivered, or there were no completion
+            batch.partitions.append(progress)
+        return list(partitions.values()), batch
+
+    def _note(
+        self,
+        live: list[Completion],
+        partitions: list[Partition],
+        batch: CommitBatch,
+        reply: CommitReply,
+        seconds: float,
+    ) -> None:
+        for partition, progress, commit_seq in zip(
+            partitions, batch.partitions, reply.commit_seqs, strict=True
+        ):
+            partition.commit_seq = commit_seq
+            partition.committed_offset = progress.next_offset
+        for letter in batch.dead_letters:
+            self._metrics.parked(letter.code)
+            log.warning(
+                "record.parked", code=letter.code, offset=letter.offset, progress_id=letter.progress_id
+            )
+        self._metrics.committed(dict(Counter(outcome.value for outcome in reply.outcomes)), seconds)
+        self._metrics.completed(len(reply.completed))
+        publications = [
+            Publication(outbox_id, row_record(record))
+            for record, outbox_id in zip(batch.outbox, reply.outbox_ids, strict=True)
+            if outbox_id is not None
+        ]
+        if reply.completed:
+            results = {result.task.fan_out.id: result for result in batch.results}
+            for done in reply.completed:
+                log.info("fan_out.completed", fan_out_id=done.fan_out_id, run=done.run)
+                result = results[done.fan_out_id]
+                fan_out = result.task.fan_out
+                if done.outbox_id is not None and fan_out.fold is not None and result.topic is not None:
+                    fold = FoldOf(
+                        fan_out.id,
+                        done.run,
+                        result.task.thread_id,
+                        fan_out.size,
+                        result.task.base,
+                        fan_out.fold,
+                        fan_out.quorum,
+                        fan_out.deadline_ms,
+                    )
+                    publications.append(Publication(done.outbox_id, fold_record(result.topic, fold)))
+        if publications:
+            self._publish(publications)
+
+    def _park_conflicts(self, live: list[Completion], positions: frozenset[int]) -> list[Completion]:
+        """The batch with the contradicting results turned into dead letters that no fan-out counts."""
+        with_result = [completion for completion in live if completion.result is not None]
+        conflicting = {id(with_result[position]) for position in positions}
+        return [self._parked(c, "E_CONFLICT", CONFLICT) if id(c) in conflicting else c for c in live]
+
+    async def _park_rejected(self, live: list[Completion], error: StoreRejected) -> list[Completion]:
+        """The batch with what Postgres cannot take turned into dead letters.
+
+        Found by halving, each half tried and rolled back: nothing is stored, and no progress moves, until the whole
+        batch goes through.
+        """
+        log.warning("commit.split", results=len(live), sqlstate=error.sqlstate)
+        rejected: set[int] = set()
+        halves = [live]
+        while halves:
+            part = halves.pop()
+            _, batch = self._batch(part)
+            try:
+                await self._patience.call("try_commit", self._try(batch))
+            except (Fenced, Rewound, Conflict):
+                continue  # the next try of the whole batch meets it, and knows what to do
+            except StoreRejected:
+                if len(part) == 1:
+                    rejected.add(id(part[0]))
+                else:
+                    middle = len(part) // 2
+                    halves += [part[:middle], part[middle:]]
+        if not rejected or any(id(c) in rejected and c.result is None for c in live):
+            # Not one result's fault (or a dead letter itself): going on would lose records, so the member stops.
+            raise error
+        return [
+            self._parked(c, "E_COMMIT", f"Postgres refused the result: {error}") if id(c) in rejected else c
+            for c in live
+        ]
+
+    def _parked(self, completion: Completion, code: str, text: str) -> Completion:
+        result = completion.result
+        task = result.task if result is not None else None
+        return self._parking.park(completion.delivery, code, text, task=task, counts=False)

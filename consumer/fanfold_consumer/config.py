@@ -1,0 +1,181 @@
+"""Every setting of a fleet member: meaning, unit, default and what its limits are. Checked at start, all at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fanfold_consumer.errors import ConfigError
+from fanfold_producer.kafka import KafkaConfig
+from fanfold_schemas import SchemaError, check_id, check_topic
+from fanfold_schemas.limits import RECORD_BYTES_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class FleetConfig:
+    """Settings of one member. Counts are per member, not per partition.
+
+    Attributes:
+        group_id: consumer group; also the name under which progress is kept in Postgres.
+        topics: read by every member of the group.
+        database_url: empty: libpq's own PG* variables.
+        start: where a group that never finished anything in a partition begins.
+        assignor: `partition.assignment.strategy`; ignored with `group.protocol=consumer` in the Kafka properties.
+        group_instance_id: static membership: a restart within the session timeout keeps its partitions. None: dynamic.
+        concurrency: tasks whose handlers run at once.
+        sync_workers: OS threads for `def` handlers; at most `concurrency`.
+        in_flight_max: records polled and not yet committed; beyond it polling pauses.
+        in_flight_bytes_max: the same in bytes of their values.
+        batch_results_max: results in one commit. A commit never waits for so many: whatever is finished goes.
+        batch_bytes_max: bytes of payload in one commit.
+        poll_records_max: records taken from the client at once.
+        drain_s: on SIGTERM, how long running handlers may go on.
+        revoke_grace_s: when a partition moves, how long its running handlers may go on before it is handed over.
+        pool_size: Postgres connections.
+        prepare: prepared statements; False behind PgBouncer before 1.21 in transaction mode.
+        renew_interval_s: how often the member says in Postgres that it lives, and learns that it was fenced.
+        mirror_interval_s: how often offsets are copied to Kafka, for lag tools and autoscalers.
+        relay_interval_s: how often the outbox is looked at for records that others left.
+        relay_lease_s: how long a record is another's to publish before somebody else does.
+        health_port: for /live, /ready and /metrics; None: no endpoint; 0: any free port.
+        health_host: the address it listens on.
+    """
+
+    group_id: str
+    topics: tuple[str, ...]
+    kafka: KafkaConfig
+    database_url: str = ""
+    start: Literal["earliest", "latest"] = "earliest"
+    assignor: str = "cooperative-sticky"
+    group_instance_id: str | None = None
+    concurrency: int = 256
+    sync_workers: int = 32
+    in_flight_max: int = 4000
+    in_flight_bytes_max: int = 64 * 1024 * 1024
+    batch_results_max: int = 1000
+    batch_bytes_max: int = 8 * 1024 * 1024
+    poll_records_max: int = 1000
+    drain_s: float = 25.0
+    revoke_grace_s: float = 5.0
+    pool_size: int = 4
+    prepare: bool = True
+    renew_interval_s: float = 1.0
+    mirror_interval_s: float = 0.5
+    relay_interval_s: float = 0.2
+    relay_lease_s: float = 30.0
+    health_port: int | None = None
+    health_host: str = "127.0.0.1"
+
+    def check(self) -> None:
+        """Raise `ConfigError` with every problem there is."""
+        problems: list[str] = []
+        try:
+            check_id(self.group_id, "--group")
+        except SchemaError as error:
+            problems.append(f"--group: {error.detail}")
+        if not self.topics:
+            problems.append("--topic: none is named")
+        for topic in self.topics:
+            try:
+                check_topic(topic)
+            except ValueError as error:
+                problems.append(f"--topic: {error}")
+        if self.start not in ("earliest", "latest"):
+            problems.append(f"--start: {self.start!r}; choose earliest or latest")
+        for name, low, high in _BOUNDS:
+            value = getattr(self, name)
+            if not low <= value <= high:
+                problems.append(f"--{name.replace('_', '-')}: {value} is outside {low} .. {high}")
+        if self.batch_results_max > self.in_flight_max:
+            problems.append(
+                f"--batch-results-max {self.batch_results_max} is above --in-flight-max {self.in_flight_max}: "
+                "such a batch could never fill"
+            )
+        if self.concurrency > self.in_flight_max:
+            problems.append(
+                f"--concurrency {self.concurrency} is above --in-flight-max {self.in_flight_max}: some would never work"
+            )
+        problems.extend(self._kafka_problems())
+        if problems:
+            raise ConfigError(problems)
+
+    def consumer_settings(self) -> dict[str, object]:
+        """librdkafka settings of the group's client.
+
+        Offsets are never committed or stored by the client: the truth is in Postgres. An offset that the log does not
+        have stops its partition (`auto.offset.reset=error`) instead of skipping records.
+        """
+        given = self.kafka.consumer()
+        new_protocol = given.get("group.protocol") == "consumer"
+        settings: dict[str, object] = {
+            "fetch.wait.max.ms": 50,
+            "fetch.queue.backoff.ms": 10,
+            "queued.max.messages.kbytes": 65536,
+        }
+        if not new_protocol:
+            settings["partition.assignment.strategy"] = self.assignor
+        settings |= given
+        settings |= {
+            "group.id": self.group_id,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "error",
+            "enable.partition.eof": False,
+            "isolation.level": "read_committed",
+        }
+        if self.group_instance_id:
+            settings["group.instance.id"] = self.group_instance_id
+        return settings
+
+    @property
+    def cooperative(self) -> bool:
+        """Whether assignments are incremental: KIP-429 cooperative rebalancing, or the KIP-848 protocol."""
+        settings = self.consumer_settings()
+        return settings.get("group.protocol") == "consumer" or "cooperative" in str(
+            settings.get("partition.assignment.strategy", "")
+        )
+
+    def _kafka_problems(self) -> list[str]:
+        given = self.kafka.consumer()
+        problems = [
+            f"Kafka property {name}={given[name]}: set by fanfold; leave it out"
+            for name in (
+                "group.id",
+                "enable.auto.commit",
+                "enable.auto.offset.store",
+                "auto.offset.reset",
+                "isolation.level",
+            )
+            if name in given
+        ]
+        if given.get("group.protocol") == "consumer":
+            problems += [
+                f"Kafka property {name}={given[name]}: the broker decides it under group.protocol=consumer; leave it out"
+                for name in ("session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy")
+                if name in given
+            ]
+        interval_ms = int(str(given.get("max.poll.interval.ms", 300_000)))
+        if self.revoke_grace_s * 1000 >= interval_ms:
+            problems.append(
+                f"--revoke-grace-s {self.revoke_grace_s} reaches max.poll.interval.ms {interval_ms}: "
+                "the broker would throw the member out while it hands over"
+            )
+        return problems
+
+
+_BOUNDS = (
+    ("concurrency", 1, 100_000),
+    ("sync_workers", 1, 1_000),
+    ("in_flight_max", 1, 1_000_000),
+    ("in_flight_bytes_max", RECORD_BYTES_MAX, 2**40),
+    ("batch_results_max", 1, 10_000),
+    ("batch_bytes_max", 1024, 2**30),
+    ("poll_records_max", 1, 10_000),
+    ("drain_s", 0, 3600),
+    ("revoke_grace_s", 0, 600),
+    ("pool_size", 2, 100),
+    ("renew_interval_s", 0.1, 5),
+    ("mirror_interval_s", 0.05, 60),
+    ("relay_interval_s", 0.02, 60),
+    ("relay_lease_s", 1, 3600),
+)

@@ -1,0 +1,75 @@
+"""Parking a record: its bytes go to the table, in the commit that moves progress past it, and then to the `-dlt` topic.
+
+Headers on the topic are those of Kafka Connect's dead letter queue (KIP-298), which dead-letter tools already read.
+"""
+
+from __future__ import annotations
+
+from fanfold_consumer.work import Completion, Delivery, header_list
+from fanfold_schemas import Task, dead_letter_topic, pack_headers
+from fanfold_sql import DeadLetter, Finished, OutboxRecord
+
+ERROR_CHARS_MAX = 2000
+CONNECT = "__connect.errors."
+
+
+class Parking:
+    """Makes dead letters for one group. `topics`: those whose dead-letter topic takes records."""
+
+    def __init__(self, group_id: str) -> None:
+        self._group_id = group_id
+        self._topics: frozenset[str] = frozenset()
+
+    def publish_for(self, topics: frozenset[str]) -> None:
+        self._topics = topics
+
+    def park(
+        self,
+        delivery: Delivery,
+        code: str,
+        error: str,
+        *,
+        task: Task | None = None,
+        arg_hash: int = 0,
+        counts: bool = True,
+    ) -> Completion:
+        """A completion that parks `delivery`.
+
+        Args:
+            task: what it decoded to, if it did.
+            counts: whether its fan-out counts it as failed. A conflicting record does not: the task it poses as has,
+                or will have, a result of its own.
+        """
+        error = error.replace("\0", "\\0")[:ERROR_CHARS_MAX]
+        message, partition = delivery.message, delivery.partition
+        headers = header_list(message)
+        letter = DeadLetter(
+            partition.progress_id,
+            delivery.offset,
+            message.key(),
+            message.value(),
+            pack_headers(headers),
+            code,
+            error,
+            task,
+        )
+        result = None
+        if task is not None and counts:
+            result = Finished(task, None, arg_hash, partition.topic)
+        outbox: tuple[OutboxRecord, ...] = ()
+        if partition.topic in self._topics:
+            headers += [
+                (f"{CONNECT}topic", partition.topic.encode()),
+                (f"{CONNECT}partition", b"%d" % partition.number),
+                (f"{CONNECT}offset", b"%d" % delivery.offset),
+                (f"{CONNECT}connector.name", self._group_id.encode()),
+                (f"{CONNECT}stage", b"VALUE_CONVERTER" if task is None else b"TASK_PUT"),
+                (f"{CONNECT}exception.class.name", code.encode()),
+                (f"{CONNECT}exception.message", error.encode()),
+            ]
+            outbox = (
+                OutboxRecord(
+                    dead_letter_topic(partition.topic), message.key(), message.value(), pack_headers(headers)
+                ),
+            )
+        return Completion(delivery, result, letter, outbox)

@@ -1,0 +1,59 @@
+"""Every log event, in one list: `noun.past_verb`. Values travel in fields; payloads and error texts of handlers never do."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+
+EVENTS = {
+    "fleet.started": "this member joined its group",
+    "fleet.stopped": "this member left; how much it ran and committed",
+    "fleet.drain_started": "SIGTERM: no new work, finishing what runs",
+    "fleet.drain_exceeded": "the drain bound passed with work still running; it is done again elsewhere",
+    "partition.claimed": "a partition is ours under an epoch, from an offset",
+    "partition.released": "a partition was handed over after its finished work was committed",
+    "partition.fenced": "somebody else claimed a partition that we held; our work on it was dropped",
+    "partition.rewound": "Postgres is behind what it acknowledged; the partition is claimed and read again",
+    "partition.lost": "Kafka took a partition away without asking (session expired)",
+    "partition.stopped": "the log does not have the next offset; an operator must decide",
+    "partition.claim_delayed": "a claim could not be made yet; it is tried again",
+    "topic.recreated": "a topic of this name has another id than the one progress was kept for; it starts anew",
+    "topic.unavailable": "a topic could not be described",
+    "store.unavailable": "Postgres did not answer; the same call is made again, for ever",
+    "store.recovered": "Postgres answers again",
+    "broker.unavailable": "a Kafka client error that passes by itself",
+    "task.retried": "a handler failed and is tried again",
+    "task.failed": "a handler failed for good; its record is parked and its fan-out counts it as failed",
+    "record.parked": "a record became a dead letter",
+    "commit.split": "Postgres refused a batch; it is committed in halves to find the result it cannot take",
+    "fan_out.completed": "the last result of a fan-out was committed",
+    "outbox.publish_failed": "an outbox record was not acknowledged; it is tried again when its lease ends",
+    "dead_letter_topic.missing": "dead letters stay in the table only, because their topic cannot be had",
+    "offsets.mirror_failed": "Kafka did not take the copy of the offsets; Postgres has the truth",
+    "health.started": "the health and metrics endpoint listens",
+}
+
+
+def configure_logging(*, json: bool, level: str = "info") -> None:
+    """Write events to stderr: JSON for machines, or one line each for people."""
+    renderer: Any = structlog.processors.JSONRenderer()
+    if not json:
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+log: Any = structlog.get_logger("fanfold")

@@ -1,0 +1,300 @@
+"""Running handlers: a fixed number at once, retried in place, and every way to end becomes a completion."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fanfold_consumer.context import Sends, TaskContext
+from fanfold_consumer.dead_letters import Parking
+from fanfold_consumer.events import log
+from fanfold_consumer.folds import built_in
+from fanfold_consumer.metrics import Metrics
+from fanfold_consumer.patience import Patience
+from fanfold_consumer.registry import ArgumentError, Handler, Registry, Retry
+from fanfold_consumer.work import Completion, Work
+from fanfold_consumer.worker_threads import WorkerThreads
+from fanfold_producer.fan_out import build_fan_out
+from fanfold_schemas import (
+    SchemaError,
+    Task,
+    VectorClock,
+    decode_payload,
+    derive_child_fan_out_id,
+    encode_payload,
+    pack_headers,
+)
+from fanfold_sql import Finished, OutboxRecord, Store, StoredResult
+
+FOLD_PAGE = 2000
+_ONCE = Retry(retries=0)
+BREATH = 100
+"""Tasks a worker runs before others on the loop get their turn, when their handlers never wait for anything."""
+
+
+class HandlerFailed(Exception):
+    """A task that failed for good. `code` is that of its dead letter."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class FoldSuperseded(Exception):
+    """The fan-out was reopened while its fold was read: another fold of a later run follows."""
+
+
+class Executor:
+    """Runs at most `concurrency` handlers at once.
+
+    Args:
+        finish: given the completion of each task, on the event loop.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        store: Store,
+        parking: Parking,
+        patience: Patience,
+        metrics: Metrics,
+        *,
+        concurrency: int,
+        sync_workers: int,
+        finish: Callable[[Completion], None],
+    ) -> None:
+        self._registry = registry
+        self._store = store
+        self._parking = parking
+        self._patience = patience
+        self._metrics = metrics
+        self._concurrency = concurrency
+        self._finish = finish
+        self._threads = WorkerThreads(sync_workers)
+        self._queue: deque[Work] = deque()
+        self._idle: deque[asyncio.Future[None]] = deque()
+        self._workers: list[asyncio.Task[None]] = []
+        self._running: dict[asyncio.Task[None], Work] = {}
+        self._abandoned: set[asyncio.Task[None]] = set()
+
+    def submit(self, work: Work) -> None:
+        """Queue a task. Order is that of arrival; there is no other promise."""
+        self._queue.append(work)
+        while self._idle:
+            waiter = self._idle.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+        if len(self._workers) < self._concurrency:
+            self._workers.append(asyncio.get_running_loop().create_task(self._work()))
+
+    def drop_queued(self) -> None:
+        """Let go of tasks that have not begun and must not any more."""
+        keep = deque(work for work in self._queue if work.delivery.partition.may_begin)
+        dropped = [work for work in self._queue if not work.delivery.partition.may_begin]
+        self._queue = keep
+        for work in dropped:
+            self._finish(Completion(work.delivery, dropped=True))
+
+    def abandon_lost(self) -> None:
+        """Cancel handlers whose results nobody can commit any more: they would only cost."""
+        for worker, work in self._running.items():
+            if work.delivery.partition.lost:
+                self._abandoned.add(worker)
+                worker.cancel()
+
+    async def close(self) -> None:
+        """Stop every worker; what still runs is cancelled and will be done again elsewhere."""
+        for worker in self._workers:
+            worker.cancel()
+        await asyncio.gather(*self._workers, return_exceptions=True)
+        self._threads.close()
+
+    async def _work(self) -> None:
+        this = asyncio.current_task()
+        assert this is not None
+        breath = BREATH
+        while True:
+            if not self._queue:
+                waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                self._idle.append(waiter)
+                await waiter
+                continue
+            work = self._queue.popleft()
+            if not work.delivery.partition.may_begin:
+                self._finish(Completion(work.delivery, dropped=True))
+                continue
+            self._running[this] = work
+            try:
+                completion = await self._complete(work)
+            except asyncio.CancelledError:
+                completion = Completion(work.delivery, dropped=True)
+                if this not in self._abandoned:
+                    raise
+                self._abandoned.discard(this)
+                this.uncancel()
+            finally:
+                del self._running[this]
+            self._finish(completion)
+            breath -= 1
+            if breath == 0:
+                breath = BREATH
+                await asyncio.sleep(0)
+
+    async def _complete(self, work: Work) -> Completion:
+        task = work.task
+        try:
+            value = await self._run(work)
+            outbox: tuple[OutboxRecord, ...] = ()
+            if isinstance(value, Sends):
+                if value.sends or value.fold is not None:  # nobody waits for a fan-out of none without a fold
+                    outbox = _publish_sends(task, work.delivery.partition.topic, value)
+                value = value.value
+            payload = encode_payload(value)
+        except FoldSuperseded:
+            return Completion(work.delivery)
+        except HandlerFailed as failure:
+            return self._fail(work, failure.code, str(failure))
+        except (SchemaError, TypeError, ValueError) as error:
+            # Raised by our own encoding of what the handler returned: it would return the same again.
+            return self._fail(work, "E_RESULT", f"the handler's result cannot be stored: {error}")
+        result = Finished(task, payload, work.arg_hash, work.delivery.partition.topic)
+        return Completion(work.delivery, result, None, outbox)
+
+    def _fail(self, work: Work, code: str, text: str) -> Completion:
+        task = work.task
+        log.warning(
+            "task.failed",
+            task_id=task.task_id,
+            node=task.node,
+            fan_out_id=task.fan_out.id,
+            code=code,
+            run=task.run,
+        )
+        return self._parking.park(work.delivery, code, text, task=task, arg_hash=work.arg_hash)
+
+    async def _run(self, work: Work) -> Any:
+        """The handler's value, after as many attempts as its policy allows."""
+        task = work.task
+        handler = self._registry.get(task.node)
+        if handler is not None and handler.is_fold != task.is_fold:
+            kind = "fold" if handler.is_fold else "task"
+            raise HandlerFailed(
+                "E_NODE", f"{task.node!r} is declared with @{kind}, but this is another kind of record"
+            )
+        if handler is None:
+            function = built_in(task.node) if task.is_fold else None
+            if function is None:
+                raise HandlerFailed(
+                    "E_NODE",
+                    f"no handler named {task.node!r}; this member has {', '.join(self._registry.names())}",
+                )
+            handler = Handler(task.node, function, True, False, False, None, None, _ONCE)
+        argument: Any = task.arg
+        failed: tuple[int, ...] = ()
+        if task.is_fold:
+            argument, failed = await self._fold_input(task)
+        if handler.convert is not None:
+            try:
+                argument = handler.convert(argument)
+            except ArgumentError as error:
+                raise HandlerFailed(
+                    "E_ARG", f"the arg of {task.node!r} is not what it declares: {error}"
+                ) from None
+        return await self._attempts(handler, work, argument, failed)
+
+    async def _attempts(self, handler: Handler, work: Work, argument: Any, failed: tuple[int, ...]) -> Any:
+        task, policy = work.task, handler.retry
+        attempt = task.attempt
+        while True:
+            arguments: tuple[Any, ...] = (argument,)
+            if handler.takes_context:
+                arguments = (argument, _context(task, attempt, failed))
+            with self._metrics.running():
+                try:
+                    return await self._call(handler, arguments)
+                except TimeoutError as error:
+                    failure: Exception = error
+                    code = "E_TIMEOUT"
+                    text = str(error) or f"no result within {handler.timeout_s} s"
+                except Exception as error:
+                    failure, code = error, "E_HANDLER"
+                    text = f"{type(error).__name__}: {error}"
+            tried = attempt - task.attempt
+            if tried >= policy.retries or not isinstance(failure, policy.on) or work.delivery.partition.lost:
+                raise HandlerFailed(code, f"{text} (attempt {attempt})") from failure
+            wait_s = min(policy.backoff_max_s, policy.backoff_s * 2**tried) * random.random()  # noqa: S311
+            self._metrics.retried()
+            log.info(
+                "task.retried",
+                task_id=task.task_id,
+                node=task.node,
+                attempt=attempt,
+                error_type=type(failure).__name__,
+                wait_s=round(wait_s, 3),
+            )
+            await asyncio.sleep(wait_s)
+            attempt += 1
+
+    async def _call(self, handler: Handler, arguments: Sequence[Any]) -> Any:
+        if handler.is_async:
+            if handler.timeout_s is None:
+                return await handler.function(*arguments)
+            async with asyncio.timeout(handler.timeout_s):
+                return await handler.function(*arguments)
+        function = handler.function
+        if handler.timeout_s is None:
+            return await self._threads.run(lambda: function(*arguments))
+        async with asyncio.timeout(handler.timeout_s):
+            return await self._threads.run(lambda: function(*arguments))
+
+    async def _fold_input(self, task: Task) -> tuple[list[Any], tuple[int, ...]]:
+        """The values of a complete fan-out in index order, and the indexes that failed."""
+        values: list[Any] = []
+        failed: list[int] = []
+        last = -1
+        while True:
+            page = await self._patience.call("read_results", lambda: self._page(task, last))
+            for result in page:
+                if result.status == "pending":
+                    raise FoldSuperseded
+                if result.payload is None:
+                    failed.append(result.index)
+                else:
+                    values.append(decode_payload(result.payload))
+            if len(page) < FOLD_PAGE:
+                return values, tuple(failed)
+            last = page[-1].index
+
+    async def _page(self, task: Task, last: int) -> list[StoredResult]:
+        return await self._store.read_results(task.fan_out.id, after=last, limit=FOLD_PAGE)
+
+
+def _context(task: Task, attempt: int, failed: tuple[int, ...]) -> TaskContext:
+    return TaskContext(
+        task.task_id,
+        task.thread_id,
+        task.fan_out.id,
+        task.index,
+        task.node,
+        task.run,
+        attempt,
+        VectorClock(task.base),
+        failed,
+    )
+
+
+def _publish_sends(task: Task, topic: str, sends: Sends) -> tuple[OutboxRecord, ...]:
+    """The outbox records of the fan-out that a handler asked for: the same ids on every attempt of this run."""
+    built = build_fan_out(
+        task.thread_id,
+        sends.sends,
+        topic=topic,
+        fan_out_id=derive_child_fan_out_id(task.task_id, task.run),
+        fold=sends.fold,
+        base=task.base if sends.base is None else sends.base,
+    )
+    return tuple(OutboxRecord(r.topic, r.key, r.value, pack_headers(r.headers)) for r in built.records)

@@ -1,0 +1,358 @@
+"""One member of a consumer group, wired together: publish -> poll -> decode -> run -> commit -> fold -> outbox."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections import Counter
+from contextlib import AsyncExitStack
+from typing import Any
+
+from confluent_kafka import KafkaError, Message
+
+from fanfold_consumer.assignment import Assignment, Partition, Phase, TopicPartition
+from fanfold_consumer.claims import Claims
+from fanfold_consumer.committer import Committer
+from fanfold_consumer.config import FleetConfig
+from fanfold_consumer.dead_letters import Parking
+from fanfold_consumer.errors import FanfoldError
+from fanfold_consumer.events import log
+from fanfold_consumer.execute import Executor
+from fanfold_consumer.health import HealthServer
+from fanfold_consumer.intake import Intake
+from fanfold_consumer.metrics import Metrics
+from fanfold_consumer.patience import Patience
+from fanfold_consumer.poller import Offsets, Poller
+from fanfold_consumer.registry import Registry
+from fanfold_consumer.relay import Relay
+from fanfold_consumer.work import Delivery
+from fanfold_producer.errors import BrokerUnavailable, ProducerError
+from fanfold_producer.kafka import cluster_and_topics, create_topics
+from fanfold_producer.sender import Sender
+from fanfold_schemas import dead_letter_topic
+from fanfold_sql import Store
+
+LOOP_STALL_S = 30.0
+
+
+class FleetFailed(FanfoldError):
+    """The member cannot go on. Its uncommitted work is done again by the others."""
+
+
+class Fleet:
+    """A member of the group. `run` returns when `stop` is set and everything is handed over.
+
+    Raises from `run`:
+        ConfigError, MigrationNeeded, TopicMissing, KafkaConfigError: at start, before anything was joined.
+        FleetFailed: the client or a part of the member broke for good.
+    """
+
+    def __init__(self, config: FleetConfig, registry: Registry) -> None:
+        config.check()
+        self.config = config
+        self.registry = registry
+        self.metrics = Metrics()
+        self.owner_id = uuid.uuid4()
+        self.health: HealthServer | None = None
+        self._assignment = Assignment()
+        self._parking = Parking(config.group_id)
+        self._patience = Patience()
+        self._in_flight = 0
+        self._in_flight_bytes = 0
+        self._settled_event = asyncio.Event()
+        self._fatal: asyncio.Future[None] | None = None
+        self._started = False
+        self._beat_at = 0.0
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Join, work until `stop`, drain, leave."""
+        loop = asyncio.get_running_loop()
+        self._fatal = loop.create_future()
+        self._beat_at = loop.time()
+        config = self.config
+        async with AsyncExitStack() as stack:
+            if config.health_port is not None:
+                self._serve_health(stack, config.health_host, config.health_port)
+            store = await stack.enter_async_context(
+                Store.open(config.database_url, pool_size=config.pool_size, prepare=config.prepare)
+            )
+            sender = Sender(config.kafka)
+            stack.push_async_callback(asyncio.to_thread, sender.close)
+            await self._wait_for_stores(store)
+            self._wire(store, sender, loop)
+            parts = [
+                loop.create_task(part, name=name)
+                for name, part in (
+                    ("intake", self._intake.work()),
+                    ("committer", self._committer.work()),
+                    ("relay", self._relay.work_own()),
+                    ("relay-left", self._relay.work_left()),
+                    ("claims", self._claims.renew()),
+                    ("mirror", self._mirror()),
+                )
+            ]
+            self._poller.start()
+            self._started = True
+            log.info(
+                "fleet.started",
+                group=config.group_id,
+                topics=list(config.topics),
+                owner=str(self.owner_id),
+                handlers=self.registry.names(),
+            )
+            stopping = loop.create_task(stop.wait())
+            try:
+                waited: list[asyncio.Future[Any]] = [stopping, self._fatal, *parts]
+                await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+                broken = [part for part in parts if part.done()]
+                if not broken and not self._fatal.done():
+                    await self._drain()
+            finally:
+                await self._leave([stopping, *parts])
+            self._raise_what_broke(broken)
+            log.info("fleet.stopped", group=config.group_id, owner=str(self.owner_id))
+
+    # What the poller tells (see poller.Sink); on the event loop.
+
+    def on_records(self, messages: list[Message]) -> None:
+        self._intake.accept(messages)
+
+    def on_assigned(self, keys: list[TopicPartition]) -> None:
+        self._claims.on_assigned(keys)
+
+    async def revoke(self, keys: list[TopicPartition]) -> Offsets:
+        return await self._hand_over(keys, self.config.revoke_grace_s)
+
+    def on_lost(self, keys: list[TopicPartition]) -> None:
+        self._claims.on_unassigned(keys)
+        for key in keys:
+            partition = self._assignment.drop(key)
+            if partition is not None:
+                log.warning("partition.lost", topic=key[0], partition=key[1], epoch=partition.epoch)
+        self._executor.drop_queued()
+        self._executor.abandon_lost()
+
+    def on_partition_error(self, key: TopicPartition, error: KafkaError) -> None:
+        self._claims.on_partition_error(key, error)
+
+    def on_fatal(self, error: KafkaError) -> None:
+        self._fail(f"the Kafka client failed for good: {error.str()}")
+
+    # What a commit finds out (see committer.Owner).
+
+    def on_fenced(self, progress_ids: frozenset[int]) -> None:
+        self._claims.on_fenced(progress_ids)
+        self._executor.drop_queued()
+        self._executor.abandon_lost()
+
+    def on_rewound(self, progress_ids: frozenset[int]) -> None:
+        self._claims.on_rewound(progress_ids)
+        self._executor.drop_queued()
+        self._executor.abandon_lost()
+
+    # In flight: bounded by number and by bytes.
+
+    def _accepted(self, delivery: Delivery) -> None:
+        self._in_flight += 1
+        self._in_flight_bytes += delivery.size
+        self._note_room()
+
+    def _settled(self, deliveries: list[Delivery]) -> None:
+        for delivery in deliveries:
+            delivery.partition.in_flight -= 1
+            self._in_flight_bytes -= delivery.size
+        self._in_flight -= len(deliveries)
+        self._note_room()
+        self._settled_event.set()
+
+    def _note_room(self) -> None:
+        config = self.config
+        self._poller.set_room(
+            self._in_flight + config.poll_records_max <= config.in_flight_max
+            and self._in_flight_bytes < config.in_flight_bytes_max
+            or self._in_flight == 0
+        )
+
+    # Leaving partitions.
+
+    async def _hand_over(self, keys: list[TopicPartition], grace_s: float) -> Offsets:
+        """Finish and commit what runs, within a bound, and release. Returns the offsets for Kafka's copy."""
+        self._claims.on_unassigned(keys)
+        await self._claims.settle(keys)
+        leaving = [partition for key in keys if (partition := self._assignment.get(key)) is not None]
+        for partition in leaving:
+            partition.phase = Phase.LEAVING
+        self._executor.drop_queued()
+        left_over = await self._wait_settled(leaving, grace_s)
+        if left_over:
+            log.warning("fleet.drain_exceeded", in_flight=left_over, bound_s=grace_s)
+        offsets = {p.key: p.committed_offset for p in leaving if p.committed_offset is not None}
+        for partition in leaving:
+            self._assignment.drop(partition.key)
+        self._executor.abandon_lost()
+        await self._claims.release(leaving)
+        return offsets
+
+    async def _wait_settled(self, partitions: list[Partition], bound_s: float) -> int:
+        """How many deliveries are still in flight after waiting for them."""
+        try:
+            async with asyncio.timeout(bound_s):
+                while any(partition.in_flight for partition in partitions):
+                    self._settled_event.clear()
+                    await self._settled_event.wait()
+        except TimeoutError:
+            pass
+        return sum(partition.in_flight for partition in partitions)
+
+    async def _drain(self) -> None:
+        log.info("fleet.drain_started", in_flight=self._in_flight, bound_s=self.config.drain_s)
+        self._poller.set_room(False)
+        keys = [partition.key for partition in self._assignment]
+        offsets = await self._hand_over(keys, self.config.drain_s)
+        if offsets:
+            self._poller.mirror(offsets)
+
+    async def _leave(self, tasks: list[asyncio.Task[Any]]) -> None:
+        await self._poller.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._executor.close()
+
+    # The rest.
+
+    def _wire(self, store: Store, sender: Sender, loop: asyncio.AbstractEventLoop) -> None:
+        config = self.config
+        lease_ms = int(config.relay_lease_s * 1000)
+        self._poller = Poller(
+            config.consumer_settings(),
+            config.topics,
+            loop,
+            self,
+            incremental=config.cooperative,
+            records_max=config.poll_records_max,
+            revoke_timeout_s=config.revoke_grace_s + 15.0,
+        )
+        self._relay = Relay(
+            store, sender, self._patience, self.metrics, interval_s=config.relay_interval_s, lease_ms=lease_ms
+        )
+        self._committer = Committer(
+            store,
+            self.owner_id,
+            self._parking,
+            self._patience,
+            self.metrics,
+            self,
+            results_max=config.batch_results_max,
+            bytes_max=config.batch_bytes_max,
+            lease_ms=lease_ms,
+            settled=self._settled,
+            publish=self._relay.publish,
+        )
+        self._executor = Executor(
+            self.registry,
+            store,
+            self._parking,
+            self._patience,
+            self.metrics,
+            concurrency=config.concurrency,
+            sync_workers=config.sync_workers,
+            finish=self._committer.finish,
+        )
+        self._intake = Intake(
+            self._assignment,
+            store,
+            self._parking,
+            self._patience,
+            self.metrics,
+            run=self._executor.submit,
+            finish=self._committer.finish,
+            accepted=self._accepted,
+        )
+        self._claims = Claims(
+            config, self.owner_id, self._assignment, store, self._patience, self.metrics, self._poller
+        )
+
+    async def _wait_for_stores(self, store: Store) -> None:
+        """Both stores may be started after us; what they cannot become by waiting is an error."""
+        await self._patience.call("start", store.outbox_stats)
+        while True:
+            try:
+                await asyncio.to_thread(cluster_and_topics, self.config.kafka, list(self.config.topics))
+                break
+            except BrokerUnavailable as error:
+                log.warning("broker.unavailable", error=str(error))
+                await asyncio.sleep(1.0)
+        self._parking.publish_for(await self._dead_letter_topics())
+
+    async def _dead_letter_topics(self) -> frozenset[str]:
+        """The topics whose `-dlt` is there, or could be made. The table keeps dead letters in any case."""
+        there = set()
+        for topic in self.config.topics:
+            try:
+                await asyncio.to_thread(
+                    create_topics, self.config.kafka, {dead_letter_topic(topic): 1}, replication=-1
+                )
+                there.add(topic)
+            except ProducerError as error:
+                log.warning("dead_letter_topic.missing", topic=dead_letter_topic(topic), error=str(error))
+        return frozenset(there)
+
+    async def _mirror(self) -> None:
+        """Copy offsets to Kafka, for lag tools and autoscalers; also this member's own heartbeat and gauges."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(self.config.mirror_interval_s)
+            self._beat_at = loop.time()
+            offsets: Offsets = {}
+            for partition in self._assignment.held():
+                offset = partition.committed_offset
+                if offset is not None and offset != partition.mirrored_offset:
+                    offsets[partition.key] = partition.mirrored_offset = offset
+            if offsets:
+                self._poller.mirror(offsets)
+            self._note_gauges()
+
+    def _note_gauges(self) -> None:
+        self.metrics.in_flight.set(self._in_flight)
+        self.metrics.in_flight_bytes.set(self._in_flight_bytes)
+        self.metrics.store_away.set(self._patience.store_is_away)
+        phases = Counter(partition.phase for partition in self._assignment)
+        for phase in Phase:
+            self.metrics.partitions.labels(phase.value).set(phases[phase])
+
+    def _serve_health(self, stack: AsyncExitStack, host: str, port: int) -> None:
+        loop = asyncio.get_running_loop()
+
+        def live() -> str | None:
+            stalled_s = loop.time() - self._beat_at
+            return (
+                f"the event loop has not turned for {stalled_s:.0f} s"
+                if self._started and stalled_s > LOOP_STALL_S
+                else None
+            )
+
+        def ready() -> str | None:
+            if not self._started:
+                return "starting: waiting for Postgres and Kafka"
+            return "Postgres does not answer" if self._patience.store_is_away else None
+
+        try:
+            self.health = HealthServer(host, port, self.metrics.registry, live=live, ready=ready)
+        except OSError as error:
+            raise FleetFailed(
+                f"cannot listen on {host}:{port} for health: {error}; choose another --health-port"
+            ) from error
+        stack.push_async_callback(asyncio.to_thread, self.health.close)
+        log.info("health.started", host=host, port=self.health.port)
+
+    def _fail(self, why: str) -> None:
+        if self._fatal is not None and not self._fatal.done():
+            self._fatal.set_exception(FleetFailed(why))
+
+    def _raise_what_broke(self, parts: list[asyncio.Task[None]]) -> None:
+        if self._fatal is not None and self._fatal.done():
+            self._fatal.result()
+        for part in parts:
+            error = part.exception()
+            raise FleetFailed(f"{part.get_name()} broke off: {type(error).__name__}: {error}") from error

@@ -1,0 +1,288 @@
+"""The one worker that owns the Kafka client. Nobody else touches it: the client serialises its calls, so a commit from
+another thread would wait for a poll, and a poll for it.
+
+Records go to the event loop in batches; what comes back are commands (seek, resume, mirror offsets), run between polls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
+from typing import Any, Protocol
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import TopicPartition as KafkaPartition
+
+from fanfold_consumer.assignment import TopicPartition
+from fanfold_consumer.events import log
+
+POLL_S = 0.05
+PATIENCE_S = 1.0
+"""How long polling may simply wait for room. Beyond it partitions are paused and polling goes on, so that the group
+hears from us; pausing at once would throw away what the client has fetched ahead, at every short wait."""
+Command = Callable[[Consumer], None]
+Offsets = dict[TopicPartition, int]
+
+
+class Sink(Protocol):
+    """What the poller tells the fleet. All are called on the event loop, but for `revoke`, which it awaits."""
+
+    def on_records(self, messages: list[Message]) -> None: ...
+    def on_assigned(self, keys: list[TopicPartition]) -> None: ...
+    async def revoke(self, keys: list[TopicPartition]) -> Offsets: ...
+    def on_lost(self, keys: list[TopicPartition]) -> None: ...
+    def on_partition_error(self, key: TopicPartition, error: KafkaError) -> None: ...
+    def on_fatal(self, error: KafkaError) -> None: ...
+
+
+class Poller:
+    """Polls on a thread of its own until closed.
+
+    Args:
+        incremental: whether the group's protocol hands out partitions incrementally.
+        revoke_timeout_s: how long a hand-over may keep the thread from polling.
+    """
+
+    def __init__(
+        self,
+        settings: dict[str, Any],
+        topics: Sequence[str],
+        loop: asyncio.AbstractEventLoop,
+        sink: Sink,
+        *,
+        incremental: bool,
+        records_max: int,
+        revoke_timeout_s: float,
+    ) -> None:
+        self._settings = settings
+        self._topics = list(topics)
+        self._loop = loop
+        self._sink = sink
+        self._incremental = incremental
+        self._records_max = records_max
+        self._revoke_timeout_s = revoke_timeout_s
+        self._commands: SimpleQueue[Command] = SimpleQueue()
+        self._room = threading.Event()
+        self._room.set()
+        self._closing = threading.Event()
+        self._paused_for_room = False
+        # Paused because they are not claimed yet, or stopped: room does not resume these.
+        self._held_back: set[TopicPartition] = set()
+        self._thread = threading.Thread(target=self._run, name="fanfold-poller", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def set_room(self, room: bool) -> None:
+        """Whether more records are welcome."""
+        if room:
+            self._room.set()
+        else:
+            self._room.clear()
+
+    def do(self, command: Command) -> None:
+        """Run a command on the client, soon, on its own thread."""
+        self._commands.put(command)
+
+    def start_partition(
+        self, key: TopicPartition, offset: int, failed: Callable[[KafkaException], None]
+    ) -> None:
+        """Seek to an offset and let records come. Right after an assignment the client may not be ready to seek yet:
+        then the command goes to the end of the queue."""
+
+        def command(consumer: Consumer) -> None:
+            try:
+                consumer.seek(KafkaPartition(key[0], key[1], offset))
+            except KafkaException as error:
+                if error.args[0].code() in (KafkaError._STATE, KafkaError._PREV_IN_PROGRESS):
+                    self._loop.call_soon_threadsafe(self._loop.call_later, 0.02, self.do, command)
+                else:
+                    self._loop.call_soon_threadsafe(failed, error)
+                return
+            self._held_back.discard(key)
+            if not self._paused_for_room:
+                consumer.resume([KafkaPartition(*key)])
+
+        self.do(command)
+
+    def hold_partition(self, key: TopicPartition) -> None:
+        """Let no more records of a partition come until it is started again."""
+
+        def command(consumer: Consumer) -> None:
+            if any((part.topic, part.partition) == key for part in consumer.assignment()):
+                self._held_back.add(key)
+                consumer.pause([KafkaPartition(*key)])
+
+        self.do(command)
+
+    def mirror(self, offsets: Offsets) -> None:
+        """Copy offsets to Kafka for those who look there; not waited for."""
+
+        def command(consumer: Consumer) -> None:
+            consumer.commit(offsets=_kafka_offsets(offsets), asynchronous=True)
+
+        self.do(command)
+
+    async def low_watermark(self, key: TopicPartition) -> int:
+        """The first offset the log still has."""
+        return (await self._watermarks(key))[0]
+
+    async def high_watermark(self, key: TopicPartition) -> int:
+        """The offset the next record will get."""
+        return (await self._watermarks(key))[1]
+
+    async def close(self) -> None:
+        """Leave the group; partitions still held are revoked through the sink on the way."""
+        self._closing.set()
+        self._room.set()
+        await asyncio.to_thread(self._thread.join)
+
+    async def _watermarks(self, key: TopicPartition) -> tuple[int, int]:
+        future: asyncio.Future[tuple[int, int]] = self._loop.create_future()
+
+        def settle(answer: tuple[int, int] | None, error: KafkaException | None) -> None:
+            if future.done():
+                return
+            if answer is not None:
+                future.set_result(answer)
+            else:
+                future.set_exception(error or TimeoutError(f"no watermarks of {key[0]}-{key[1]}"))
+
+        def command(consumer: Consumer) -> None:
+            try:
+                answer = consumer.get_watermark_offsets(KafkaPartition(*key), timeout=5.0)
+                self._loop.call_soon_threadsafe(settle, answer, None)
+            except KafkaException as error:
+                self._loop.call_soon_threadsafe(settle, None, error)
+
+        self.do(command)
+        return await future
+
+    def _run(self) -> None:
+        consumer = Consumer(self._settings)
+        consumer.subscribe(
+            self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+        try:
+            while not self._closing.is_set():
+                self._run_commands(consumer)
+                if self._wait_for_room(consumer):
+                    self._poll(consumer)
+        finally:
+            # What the fleet asked for before it closed, mirrored offsets above all, still happens.
+            self._run_commands(consumer)
+            consumer.close()
+
+    def _run_commands(self, consumer: Consumer) -> None:
+        while True:
+            try:
+                command = self._commands.get_nowait()
+            except Empty:
+                return
+            try:
+                command(consumer)
+            except KafkaException as error:
+                # A command for a partition that has just gone: the rebalance says the rest.
+                log.warning("broker.unavailable", error=error.args[0].name())
+
+    def _poll(self, consumer: Consumer) -> None:
+        # poll() returns with the first record there is; consume() alone would wait to fill its batch.
+        first = consumer.poll(POLL_S)
+        if first is None:
+            return
+        messages = [first, *consumer.consume(self._records_max - 1, 0)] if self._records_max > 1 else [first]
+        records = []
+        for message in messages:
+            error = message.error()
+            if error is None:
+                records.append(message)
+            else:
+                self._on_error(message, error)
+        if records:
+            self._to_loop(self._sink.on_records, records)
+
+    def _wait_for_room(self, consumer: Consumer) -> bool:
+        if self._room.is_set():
+            self._resume(consumer)
+            return True
+        if not self._paused_for_room:
+            deadline = time.monotonic() + PATIENCE_S
+            while time.monotonic() < deadline:
+                if self._room.wait(POLL_S):
+                    return True
+                self._run_commands(consumer)
+            self._paused_for_room = True
+            consumer.pause(consumer.assignment())
+        return True  # paused: this poll brings no records, but keeps us in the group
+
+    def _resume(self, consumer: Consumer) -> None:
+        if self._paused_for_room:
+            self._paused_for_room = False
+            consumer.resume(
+                [p for p in consumer.assignment() if (p.topic, p.partition) not in self._held_back]
+            )
+
+    def _on_assign(self, consumer: Consumer, parts: list[KafkaPartition]) -> None:
+        for part in parts:
+            # Any offset will do until the claim says where: paused before the first fetch can be delivered.
+            part.offset = 0
+        if self._incremental:
+            consumer.incremental_assign(parts)
+        else:
+            consumer.assign(parts)
+        if parts:
+            consumer.pause(parts)
+        keys = _keys(parts)
+        self._held_back.update(keys)
+        self._to_loop(self._sink.on_assigned, keys)
+
+    def _on_revoke(self, consumer: Consumer, parts: list[KafkaPartition]) -> None:
+        keys = _keys(parts)
+        if keys and self._loop.is_running():
+            handed_over = asyncio.run_coroutine_threadsafe(self._sink.revoke(keys), self._loop)
+            try:
+                offsets = handed_over.result(self._revoke_timeout_s)
+                if offsets:
+                    consumer.commit(offsets=_kafka_offsets(offsets), asynchronous=False)
+            except TimeoutError:
+                handed_over.cancel()
+            except KafkaException as error:
+                log.warning("offsets.mirror_failed", error=error.args[0].name())
+        self._unassign(consumer, parts)
+
+    def _on_lost(self, consumer: Consumer, parts: list[KafkaPartition]) -> None:
+        self._to_loop(self._sink.on_lost, _keys(parts))
+        self._unassign(consumer, parts)
+
+    def _unassign(self, consumer: Consumer, parts: list[KafkaPartition]) -> None:
+        self._held_back.difference_update(_keys(parts))
+        if self._incremental:
+            consumer.incremental_unassign(parts)
+        else:
+            consumer.unassign()
+
+    def _on_error(self, message: Message, error: KafkaError) -> None:
+        topic, partition = message.topic(), message.partition()
+        if error.fatal():
+            self._to_loop(self._sink.on_fatal, error)
+        elif topic is not None and partition is not None and partition >= 0:
+            self._to_loop(self._sink.on_partition_error, (topic, partition), error)
+        else:
+            log.warning("broker.unavailable", error=error.name(), topic=topic)
+
+    def _to_loop(self, callback: Callable[..., None], *arguments: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(callback, *arguments)
+        except RuntimeError:
+            self._closing.set()  # the loop is gone: nobody is left to poll for
+
+
+def _keys(parts: Sequence[KafkaPartition]) -> list[TopicPartition]:
+    return [(part.topic, part.partition) for part in parts]
+
+
+def _kafka_offsets(offsets: Offsets) -> list[KafkaPartition]:
+    return [KafkaPartition(topic, partition, offset) for (topic, partition), offset in offsets.items()]

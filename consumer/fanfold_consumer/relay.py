@@ -1,0 +1,139 @@
+"""From the outbox to Kafka, each record at least once: our own right after the commit, others' when their lease ran out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+
+from fanfold_consumer.events import log
+from fanfold_consumer.metrics import Metrics
+from fanfold_consumer.patience import Patience
+from fanfold_producer.errors import ProducerError
+from fanfold_producer.record import Record
+from fanfold_producer.sender import Sender
+from fanfold_schemas import (
+    FOLD_INDEX,
+    FanOut,
+    Task,
+    derive_fold_task_id,
+    encode_task,
+    task_headers,
+    unpack_headers,
+)
+from fanfold_sql import FoldOf, OutboxRecord, OutboxRow, Store
+
+CLAIM_MAX = 500
+SEND_TIMEOUT_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """A leased outbox row as a record."""
+
+    outbox_id: int
+    record: Record
+
+
+class Relay:
+    """Publishes outbox rows and acknowledges them.
+
+    Args:
+        interval_s: how often rows that others left are looked for.
+        lease_ms: how long a claimed row is ours.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        sender: Sender,
+        patience: Patience,
+        metrics: Metrics,
+        *,
+        interval_s: float,
+        lease_ms: int,
+    ) -> None:
+        self._store = store
+        self._sender = sender
+        self._patience = patience
+        self._metrics = metrics
+        self._interval_s = interval_s
+        self._lease_ms = lease_ms
+        self._own: deque[Publication] = deque()
+        self._arrived = asyncio.Event()
+
+    def publish(self, publications: list[Publication]) -> None:
+        """Publish rows of our own commit, which are leased to us."""
+        self._own.extend(publications)
+        self._arrived.set()
+
+    async def work_own(self) -> None:
+        """Publish what our commits wrote, at once."""
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            while self._own:
+                batch = [self._own.popleft() for _ in range(min(CLAIM_MAX, len(self._own)))]
+                await self._deliver(batch)
+
+    async def work_left(self) -> None:
+        """Publish what is due and nobody's: delayed records, `enqueue`, and rows of members that died."""
+        while True:
+            rows = await self._patience.call(
+                "claim_outbox", lambda: self._store.claim_outbox(limit=CLAIM_MAX, lease_ms=self._lease_ms)
+            )
+            if rows:
+                await self._deliver([_publication(row) for row in rows])
+            if len(rows) < CLAIM_MAX:
+                await asyncio.sleep(self._interval_s)
+
+    async def _deliver(self, batch: list[Publication]) -> None:
+        try:
+            await self._sender.asend([publication.record for publication in batch], SEND_TIMEOUT_S)
+            sent = batch
+        except ProducerError:
+            # One bad record (a topic that is gone) must not keep the others: each for itself.
+            answers = await asyncio.gather(*(self._send_one(publication) for publication in batch))
+            sent = [publication for publication, there in zip(batch, answers, strict=True) if there]
+        if sent:
+            self._metrics.published(len(sent))
+            ids = [publication.outbox_id for publication in sent]
+            await self._patience.call("ack_outbox", lambda: self._store.ack_outbox(ids))
+
+    async def _send_one(self, publication: Publication) -> bool:
+        try:
+            await self._sender.asend([publication.record], SEND_TIMEOUT_S)
+            return True
+        except ProducerError as error:
+            log.warning(
+                "outbox.publish_failed",
+                outbox_id=publication.outbox_id,
+                topic=publication.record.topic,
+                error=str(error),
+            )
+            return False
+
+
+def fold_record(topic: str, fold: FoldOf) -> Record:
+    """The fold task of a complete fan-out. Keyed by thread: folds of one thread stay in one partition."""
+    fan_out = FanOut(fold.fan_out_id, fold.size, fold.fold, fold.quorum, fold.deadline_ms)
+    task = Task(
+        task_id=derive_fold_task_id(fold.fan_out_id),
+        thread_id=fold.thread_id,
+        fan_out=fan_out,
+        index=FOLD_INDEX,
+        node=fold.fold,
+        base=fold.base,
+        run=fold.run,
+    )
+    return Record(topic, fold.thread_id.encode(), encode_task(task), tuple(task_headers(task)))
+
+
+def row_record(row: OutboxRecord | OutboxRow) -> Record:
+    """The record that an outbox row keeps."""
+    return Record(row.topic, row.key, row.value, tuple(unpack_headers(row.headers)))
+
+
+def _publication(row: OutboxRow) -> Publication:
+    record = row_record(row) if row.fold_of is None else fold_record(row.topic, row.fold_of)
+    return Publication(row.outbox_id, record)

@@ -1,0 +1,49 @@
+"""Publish fan-outs to Kafka, from anywhere or from inside a Postgres transaction, and wait for their outcome."""
+
+from __future__ import annotations
+
+from fanfold_producer.enqueue import Enqueued, aenqueue, enqueue
+from fanfold_producer.errors import (
+    BrokerRefused,
+    BrokerUnavailable,
+    DatabaseNeeded,
+    FanOutFailed,
+    FanOutUnknown,
+    FoldFailed,
+    KafkaConfigError,
+    ProducerError,
+    PublishError,
+    TaskFailure,
+    TopicMissing,
+)
+from fanfold_producer.handle import FanOutHandle
+from fanfold_producer.kafka import KafkaConfig, cluster_and_topics, create_topics
+from fanfold_producer.publisher import Publisher
+from fanfold_producer.record import Record
+from fanfold_producer.sender import Sender
+from fanfold_schemas import Send
+
+__all__ = [
+    "BrokerRefused",
+    "BrokerUnavailable",
+    "DatabaseNeeded",
+    "Enqueued",
+    "FanOutFailed",
+    "FanOutHandle",
+    "FanOutUnknown",
+    "FoldFailed",
+    "KafkaConfig",
+    "KafkaConfigError",
+    "ProducerError",
+    "PublishError",
+    "Publisher",
+    "Record",
+    "Send",
+    "Sender",
+    "TaskFailure",
+    "TopicMissing",
+    "aenqueue",
+    "cluster_and_topics",
+    "create_topics",
+    "enqueue",
+]

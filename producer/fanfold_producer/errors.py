@@ -1,0 +1,77 @@
+"""What publishing may end in instead of a handle. The class says what the caller does next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class ProducerError(Exception):
+    """Base of all errors of the producer."""
+
+
+class KafkaConfigError(ProducerError, ValueError):
+    """The Kafka settings cannot work. Do: mend what `problems` lists; it lists all of them."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("the Kafka settings cannot work:\n" + "\n".join(f"  - {problem}" for problem in problems))
+        self.problems = tuple(problems)
+
+
+class BrokerUnavailable(ProducerError):
+    """No broker answered in time. Do: make the same call again; nothing here is harmed by a repetition."""
+
+
+class BrokerRefused(ProducerError):
+    """The broker answered no (authorization, an invalid name). Do: not repeat it; the message says why."""
+
+
+class TopicMissing(ProducerError):
+    """A topic does not exist. Do: create it; the message has the command."""
+
+    def __init__(self, message: str, topics: Sequence[str]) -> None:
+        super().__init__(message)
+        self.topics = tuple(topics)
+
+
+class PublishError(ProducerError):
+    """Some records were not acknowledged. Do: publish the same again; the ids make twice harmless.
+
+    Attributes:
+        failed: how many were not acknowledged; of a transaction, all of them.
+        total: how many were to be published.
+    """
+
+    def __init__(self, message: str, *, failed: int, total: int) -> None:
+        super().__init__(message)
+        self.failed = failed
+        self.total = total
+
+
+class DatabaseNeeded(ProducerError):
+    """Progress and results are in Postgres and no database was named. Do: pass `database_url`."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFailure:
+    """Stands for the value of a task that failed for good."""
+
+    index: int
+    task_id: str
+    error: str
+
+
+class FanOutFailed(ProducerError):
+    """Tasks failed and no fold was there to judge it. Do: read `failures`, or pass `return_failures=True`."""
+
+    def __init__(self, message: str, failures: Sequence[TaskFailure]) -> None:
+        super().__init__(message)
+        self.failures = tuple(failures)
+
+
+class FoldFailed(ProducerError):
+    """The tasks are finished but the fold failed for good. Do: mend it, replay the thread with `--rerun`."""
+
+
+class FanOutUnknown(ProducerError, LookupError):
+    """The database knows no such fan-out, or not yet: its first result opens it. Do: ask again later."""

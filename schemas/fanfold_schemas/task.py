@@ -1,0 +1,93 @@
+"""The records that travel: a Send as its caller writes it, and the task and its fan-out as they are on the wire."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+from fanfold_schemas.ids import ID_PATTERN, check_id
+from fanfold_schemas.limits import FAN_OUT_SIZE_MAX, INT64_MAX, RUN_MAX
+
+Id = Annotated[str, msgspec.Meta(pattern=ID_PATTERN)]
+Run = Annotated[int, msgspec.Meta(ge=1, le=RUN_MAX)]
+
+WIRE_VERSION = 1
+FOLD_INDEX = -1
+"""The index of a fold among its own fan-out's tasks, which are 0 .. size - 1."""
+
+
+class Send(msgspec.Struct, frozen=True):
+    """One map task as its caller asks for it: the handler's name, its argument and, if the caller cares, its id.
+
+    The first two fields are those of `langgraph.types.Send`, which is accepted wherever this is.
+    """
+
+    node: str
+    arg: Any = None
+    task_id: str | None = None
+
+
+class FanOut(msgspec.Struct, frozen=True):
+    """What all tasks of one fan-out agree on; a task that disagrees with its siblings is refused.
+
+    Attributes:
+        size: number of tasks, 1 to 100,000.
+        fold: name of a built-in fold or of a handler declared with `@fold`; none: the results stand for themselves.
+        quorum: so many successes complete the fan-out, 1 to size; none: all tasks do, failed ones included.
+        deadline_ms: unix time in milliseconds after which it is overdue; none: never.
+    """
+
+    id: Id
+    size: Annotated[int, msgspec.Meta(ge=1, le=FAN_OUT_SIZE_MAX)]
+    fold: Id | None = None
+    quorum: Annotated[int, msgspec.Meta(ge=1, le=FAN_OUT_SIZE_MAX)] | None = None
+    deadline_ms: Annotated[int, msgspec.Meta(ge=1, le=INT64_MAX)] | None = None
+
+
+class Task(msgspec.Struct, frozen=True):
+    """One record of the topic.
+
+    Attributes:
+        base: the thread's clock that this task was derived from; empty: it can never be stale.
+        index: 0 .. size - 1, or -1 for the fold itself.
+        run: replay generation, from 1. A higher run may overwrite a result, the same run never does.
+        attempt: how often this run was tried, from 1.
+    """
+
+    task_id: Id
+    thread_id: Id
+    fan_out: FanOut
+    index: Annotated[int, msgspec.Meta(ge=FOLD_INDEX, lt=FAN_OUT_SIZE_MAX)]
+    node: Id
+    arg: Any = None
+    base: dict[str, int] = {}
+    run: Run = 1
+    attempt: Annotated[int, msgspec.Meta(ge=1, le=RUN_MAX)] = 1
+    v: int = WIRE_VERSION
+
+    @property
+    def is_fold(self) -> bool:
+        return self.index == FOLD_INDEX
+
+
+def to_send(value: object, path: str = "$") -> Send:
+    """Make a `Send` of what callers pass: ours, LangGraph's, or a `(node, arg)` pair.
+
+    Raises:
+        SchemaError: the node or the brought task_id is no identifier.
+        TypeError: it is none of the three.
+    """
+    if isinstance(value, Send):
+        send = value
+    elif isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str):
+        send = Send(value[0], value[1])
+    elif hasattr(value, "node") and hasattr(value, "arg"):
+        # LangGraph's Send, recognised by shape so that langgraph stays an optional dependency.
+        send = Send(value.node, value.arg)
+    else:
+        raise TypeError(f"{path}: expected a Send or a (node, arg) pair, got {type(value).__name__}")
+    check_id(send.node, f"{path}.node")
+    if send.task_id is not None:
+        check_id(send.task_id, f"{path}.task_id")
+    return send

@@ -1,0 +1,116 @@
+-- Tables of the reducer. Nobody but the procedures writes here: the worker role can execute those and nothing else.
+
+create table fanfold.thread (
+    thread_id text collate "C" primary key,
+    -- The vector clock {branch: counter}. It moves when a newer base arrives, never with a sibling's result.
+    clock jsonb not null default '{}',
+    created_at timestamptz not null default now()
+);
+
+create table fanfold.fan_out (
+    fan_out_id text collate "C" primary key,
+    thread_id text collate "C" not null,
+    size integer not null check (size between 1 and 100000),
+    -- size minus the results that are done or failed; counted down, never scanned. The check is the last line of
+    -- defence: a second count of one result would break it instead of firing a barrier early.
+    remaining integer not null check (remaining between 0 and size),
+    failed integer not null default 0 check (failed between 0 and size),
+    run integer not null default 1,
+    base jsonb not null,
+    fold text collate "C",
+    quorum integer check (quorum between 1 and size),
+    deadline_ms bigint,
+    -- Where the fold task is published: the topic its tasks came from. None without Kafka.
+    topic text collate "C",
+    created_at timestamptz not null default now(),
+    completed_at timestamptz,
+    folded_at timestamptz
+) with (fillfactor = 50);
+-- None of these columns ever changes, so counting down stays a heap-only update.
+create index fan_out_thread on fanfold.fan_out (thread_id);
+create index fan_out_created on fanfold.fan_out (created_at);
+
+create table fanfold.result (
+    thread_id text collate "C" not null,
+    task_id text collate "C" not null,
+    fan_out_id text collate "C" not null,
+    index integer not null check (index >= -1),
+    run integer not null check (run >= 1),
+    status text collate "C" not null check (status in ('done', 'failed', 'pending')),
+    -- Fingerprint of (node, arg): the same task_id with another one is a conflict, not a duplicate.
+    arg_hash bigint not null,
+    payload bytea,
+    committed_at timestamptz not null default now(),
+    -- Guarantee 1 as a constraint: one row, hence one effect, for a task of a thread.
+    primary key (thread_id, task_id)
+);
+-- Each index of a fan-out counts once, whatever task_ids a producer makes up, so nobody can fire a barrier early.
+create unique index result_index on fanfold.result (fan_out_id, index);
+-- Payloads are often 1 to 4 KiB: keep those in line, and do not spend the default compressor's time on larger ones.
+alter table fanfold.result set (toast_tuple_target = 8160);
+do $$
+begin
+    alter table fanfold.result alter column payload set compression lz4;
+exception when feature_not_supported then
+    alter table fanfold.result alter column payload set storage external;
+end $$;
+
+create table fanfold.partition_progress (
+    progress_id bigint generated always as identity primary key,
+    group_id text collate "C" not null,
+    -- Offsets mean nothing outside the topic they were counted in: they are bound to the cluster and the topic's id.
+    cluster_id text collate "C" not null,
+    topic text collate "C" not null,
+    topic_id text collate "C" not null,
+    partition integer not null check (partition >= 0),
+    epoch bigint not null default 0,
+    owner uuid,
+    -- The next offset to read; none: nothing was finished yet. Islands are finished offsets above it.
+    next_offset bigint,
+    islands int8multirange not null default '{}',
+    commit_seq bigint not null default 0,
+    claimed_at timestamptz,
+    seen_at timestamptz,
+    unique (group_id, cluster_id, topic_id, partition)
+) with (fillfactor = 10);
+create index partition_progress_topic on fanfold.partition_progress (topic, partition);
+
+create table fanfold.outbox (
+    outbox_id bigint generated always as identity primary key,
+    -- A row is invisible until then: a delay for a retry, a lease while somebody publishes it.
+    due_at timestamptz not null default now(),
+    topic text collate "C" not null,
+    key bytea,
+    value bytea,
+    headers bytea,
+    -- A fold task is not stored but made from its fan-out when it is published.
+    fan_out_id text collate "C",
+    run integer,
+    created_at timestamptz not null default now(),
+    check ((value is null) = (fan_out_id is not null))
+);
+create index outbox_due on fanfold.outbox (due_at, outbox_id);
+
+create table fanfold.dead_letter (
+    dead_letter_id bigint generated always as identity primary key,
+    group_id text collate "C" not null,
+    cluster_id text collate "C" not null,
+    topic text collate "C" not null,
+    topic_id text collate "C" not null,
+    partition integer not null,
+    record_offset bigint not null,
+    -- Known only when the record could be decoded.
+    thread_id text collate "C",
+    fan_out_id text collate "C",
+    task_id text collate "C",
+    code text not null,
+    error text not null,
+    -- The record as it was, to the byte; headers as a msgpack array of [name, value].
+    key bytea,
+    value bytea,
+    headers bytea,
+    created_at timestamptz not null default now(),
+    -- A commit that is sent again parks nothing twice.
+    unique (group_id, cluster_id, topic_id, partition, record_offset)
+);
+create index dead_letter_created on fanfold.dead_letter (created_at);

@@ -1,0 +1,24 @@
+-- claim_partition: take a partition for p_owner under a new epoch; every earlier owner is fenced from here on.
+--
+-- Locks    the partition's row: a commit of the old owner that holds it finishes first, and is seen.
+-- Returns  what to go on from; next_offset null: nothing was ever finished here.
+--          previous_topic_id: a topic of this name had progress under another id (deleted and made anew); else null.
+-- Retry    safe: claiming twice raises the epoch twice.
+create or replace function fanfold.claim_partition(
+    p_group_id text, p_cluster_id text, p_topic text, p_topic_id text, p_partition integer, p_owner uuid,
+    out progress_id bigint, out epoch bigint, out next_offset bigint, out islands text, out commit_seq bigint,
+    out previous_topic_id text)
+language sql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    insert into fanfold.partition_progress as p
+        (group_id, cluster_id, topic, topic_id, partition, epoch, owner, claimed_at, seen_at)
+    values (p_group_id, p_cluster_id, p_topic, p_topic_id, p_partition, 1, p_owner, now(), now())
+    on conflict (group_id, cluster_id, topic_id, partition) do update
+        set epoch = p.epoch + 1, owner = excluded.owner, claimed_at = now(), seen_at = now(), topic = excluded.topic
+    returning p.progress_id, p.epoch, p.next_offset, p.islands::text, p.commit_seq, (
+        select o.topic_id from fanfold.partition_progress o
+        where o.group_id = p_group_id and o.topic = p_topic and o.partition = p_partition
+            and (o.cluster_id, o.topic_id) <> (p_cluster_id, p_topic_id)
+        order by o.progress_id desc limit 1)
+$$;

@@ -1,0 +1,258 @@
+-- commit_results: store finished tasks, their fan-outs' countdown and their partitions' progress, or nothing.
+--
+-- Steps    1 fence  2 lock  3 clock  4 upsert  5 count down  6 complete  7 progress; DESIGN and ARCHITECTURE say why.
+-- Locks    the partitions' rows by progress_id, then one advisory lock per thread by key: sorted, so that two batches
+--          cannot deadlock. Both last to the end of the transaction, so call it as a statement of its own.
+-- Args     parallel arrays, one group each for partitions, fan-outs, results, dead letters and outbox records:
+--            p_commit_seq    the last one this owner saw acknowledged, per partition
+--            p_fan           per result: 1-based position of its fan-out in p_fan_out_id
+--            p_out_result    per outbox record: 1-based position of the result it depends on; 0: written in any case
+--          p_progress_id may be empty: the store without Kafka.
+-- Returns  outcomes        one word per result in input order; null when all were applied (the usual case)
+--          completed_*     the fan-outs that this call completed, with the outbox row of their fold (null: no fold)
+--          commit_seqs     per partition the new one, to be given with its next commit
+--          outbox_ids      per outbox record its row, null when its result was not applied
+--          New outbox rows are leased to the caller for p_lease_ms: it publishes and acknowledges them without a claim.
+-- Raises   ZF001 fenced    a newer owner holds a partition (detail: progress_ids). Drop its work.
+--          ZF002 rewound   the database is behind what it acknowledged (detail: progress_ids). Claim again and seek.
+--          ZF003 conflict  a result contradicts a stored one (detail: positions of results). Park those, commit the rest.
+--          ZF004 isolation not READ COMMITTED: a snapshot older than the lock would miss what committed meanwhile.
+--          ZF005 progress  next_offset would go back. A fault of the caller; nothing was stored.
+-- Retry    safe: identical arguments return 'duplicate' and change nothing but commit_seq.
+create or replace function fanfold.commit_results(
+    p_owner uuid,
+    p_progress_id bigint[], p_epoch bigint[], p_commit_seq bigint[], p_next_offset bigint[], p_islands text[],
+    p_fan_out_id text[], p_fan_thread_id text[], p_fan_size integer[], p_fan_base jsonb[], p_fan_fold text[],
+    p_fan_quorum integer[], p_fan_deadline_ms bigint[], p_fan_topic text[],
+    p_fan integer[], p_task_id text[], p_index integer[], p_run integer[], p_failed boolean[], p_arg_hash bigint[],
+    p_payload bytea[],
+    p_dead_progress_id bigint[], p_dead_offset bigint[], p_dead_task_id text[], p_dead_thread_id text[],
+    p_dead_fan_out_id text[], p_dead_code text[], p_dead_error text[], p_dead_key bytea[], p_dead_value bytea[],
+    p_dead_headers bytea[],
+    p_out_result integer[], p_out_topic text[], p_out_key bytea[], p_out_value bytea[], p_out_headers bytea[],
+    p_lease_ms integer,
+    out outcomes text[], out completed_fan_out_ids text[], out completed_runs integer[],
+    out completed_outbox_ids bigint[], out outbox_ids bigint[], out commit_seqs bigint[])
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+    -- State of each fan-out: 'k' known, 'n' new, 's' stale, 'u' known to a fold only, 'x' contradicts what is stored.
+    v_state "char"[];
+    v_moves boolean;
+    v_opened integer;
+    v_limited boolean;
+    v_admit boolean[];
+    v_new_thread_id text[];
+    v_new_task_id text[];
+    v_count_fan_out_id text[];
+    v_count_new integer[];
+    v_count_failed integer[];
+    v_bad bigint[];
+    v_rewound bigint[];
+begin
+    if current_setting('transaction_isolation') <> 'read committed' then
+        raise exception 'commit_results needs READ COMMITTED, not %', current_setting('transaction_isolation')
+            using errcode = 'ZF004',
+            hint = 'Call it outside an explicit transaction, or begin one with isolation level read committed.';
+    end if;
+
+    -- 1. Fence. The row lock orders us against claim_partition; a plain read would let a commit and a claim cross.
+    if cardinality(p_progress_id) > 0 then
+        with held as materialized (
+            select p.progress_id, p.epoch, p.owner, p.commit_seq, p.next_offset
+            from fanfold.partition_progress p
+            where p.progress_id = any (p_progress_id)
+            order by p.progress_id
+            for update)
+        select
+            -- "is not true", so that a caller without an owner is nobody, not the holder of a partition that has none.
+            array_agg(i.progress_id) filter (where h.epoch > i.epoch or h.epoch = i.epoch and (h.owner = p_owner) is not true),
+            array_agg(i.progress_id) filter (where h.progress_id is null or h.epoch < i.epoch or h.epoch = i.epoch and h.owner = p_owner and h.commit_seq < i.commit_seq)
+        into v_bad, v_rewound
+        from unnest(p_progress_id, p_epoch, p_commit_seq) as i (progress_id, epoch, commit_seq)
+        left join held h on h.progress_id = i.progress_id;
+        if v_bad is not null then
+            raise exception 'fenced: % of % partitions have a newer owner', cardinality(v_bad), cardinality(p_progress_id)
+                using errcode = 'ZF001', detail = to_json(v_bad)::text,
+                hint = 'Drop their work: it is done again where they are now.';
+        end if;
+        if v_rewound is not null then
+            raise exception 'rewound: % of % partitions are behind what was acknowledged', cardinality(v_rewound), cardinality(p_progress_id)
+                using errcode = 'ZF002', detail = to_json(v_rewound)::text,
+                hint = 'Claim them again and seek: the database lost commits, as in a failover.';
+        end if;
+    end if;
+
+    -- 2. Lock, in a statement of its own: the snapshot of every later statement is taken after the last grant.
+    perform pg_advisory_xact_lock(k.key)
+    from (select distinct hashtextextended(t, 4207) as key from unnest(p_fan_thread_id) t order by 1) k;
+
+    -- 3. Clock. One look per fan-out, none per result.
+    select
+        array_agg(s.state order by s.no),
+        bool_or(s.moves and s.state in ('k', 'n')),
+        bool_or(s.quorum is not null)
+    into v_state, v_moves, v_limited
+    from (
+        select h.no, h.quorum, t.clock is null or not t.clock @> h.base as moves, (case
+            when fanfold.clock_makes_stale(t.clock, h.base) then 's'
+            when f.fan_out_id is null then 'n'
+            when (f.thread_id, f.size, f.base, f.fold, f.quorum, f.deadline_ms)
+                is distinct from (h.thread_id, h.size, h.base, h.fold, h.quorum, h.deadline_ms) then 'x'
+            else 'k' end)::"char" as state
+        from unnest(p_fan_out_id, p_fan_thread_id, p_fan_size, p_fan_base, p_fan_fold, p_fan_quorum, p_fan_deadline_ms)
+            with ordinality as h (fan_out_id, thread_id, size, base, fold, quorum, deadline_ms, no)
+        left join fanfold.thread t on t.thread_id = h.thread_id
+        left join fanfold.fan_out f on f.fan_out_id = h.fan_out_id) s;
+    if 'n' = any (v_state) and 0 > any (p_index) then
+        -- A fold of an unknown fan-out is a stale one: it opens nothing (it would be a fan-out nobody published) and
+        -- moves no clock.
+        select array_agg(case when h.state = 'n' and o.fan is null then 'u' else h.state end order by h.no)
+        into v_state
+        from unnest(v_state) with ordinality as h (state, no)
+        left join (
+            select distinct r.fan from unnest(p_fan, p_index) as r (fan, index) where r.index >= 0) o on o.fan = h.no;
+    end if;
+    if v_moves then
+        v_state := fanfold.advance_clocks(p_fan_thread_id, p_fan_base, v_state);
+    end if;
+    if 'n' = any (v_state) then
+        -- Opened by its first result.
+        insert into fanfold.fan_out (fan_out_id, thread_id, size, remaining, base, fold, quorum, deadline_ms, topic)
+        select h.fan_out_id, h.thread_id, h.size, h.size, h.base, h.fold, h.quorum, h.deadline_ms, h.topic
+        from unnest(p_fan_out_id, p_fan_thread_id, p_fan_size, p_fan_base, p_fan_fold, p_fan_quorum, p_fan_deadline_ms,
+            p_fan_topic, v_state)
+            as h (fan_out_id, thread_id, size, base, fold, quorum, deadline_ms, topic, state)
+        where h.state = 'n'
+        on conflict do nothing;
+        get diagnostics v_opened = row_count;
+        if v_opened < cardinality(array_positions(v_state, 'n')) then
+            -- Opened under this id meanwhile: by an earlier entry of this batch, or under another thread, whose lock is
+            -- not ours. Counting into it without comparing would count into somebody else's barrier.
+            select array_agg(case
+                when h.state = 'n' and (f.thread_id, f.size, f.base, f.fold, f.quorum, f.deadline_ms)
+                    is distinct from (h.thread_id, h.size, h.base, h.fold, h.quorum, h.deadline_ms) then 'x'
+                else h.state end order by h.no)
+            into v_state
+            from unnest(p_fan_out_id, p_fan_thread_id, p_fan_size, p_fan_base, p_fan_fold, p_fan_quorum,
+                p_fan_deadline_ms, v_state) with ordinality
+                as h (fan_out_id, thread_id, size, base, fold, quorum, deadline_ms, state, no)
+            left join fanfold.fan_out f on f.fan_out_id = h.fan_out_id;
+        end if;
+    end if;
+    if v_limited then
+        v_admit := fanfold.admit_results(p_fan_out_id, p_fan_thread_id, p_fan, p_task_id, p_index, p_run, p_failed);
+    end if;
+
+    -- 4. Upsert keyed by task_id. This statement stores what is new; what is not is settled below.
+    with stored as (
+        insert into fanfold.result (thread_id, task_id, fan_out_id, index, run, status, arg_hash, payload)
+        select p_fan_thread_id[r.fan], r.task_id, p_fan_out_id[r.fan], r.index, r.run,
+            case when r.failed then 'failed' else 'done' end, r.arg_hash, r.payload
+        from unnest(p_fan, p_task_id, p_index, p_run, p_failed, p_arg_hash, p_payload) with ordinality
+            as r (fan, task_id, index, run, failed, arg_hash, payload, no)
+        where v_state[r.fan] in ('k', 'n') and r.index >= 0 and r.index < p_fan_size[r.fan]
+            and (v_admit is null or v_admit[r.no])
+        on conflict do nothing
+        returning thread_id, task_id, fan_out_id, status)
+    select coalesce(array_agg(s.thread_id), '{}'), coalesce(array_agg(s.task_id), '{}'),
+        coalesce(array_agg(s.fan_out_id), '{}'), coalesce(array_agg((s.status = 'failed')::integer), '{}')
+    into v_new_thread_id, v_new_task_id, v_count_fan_out_id, v_count_failed
+    from stored s;
+    v_count_new := array_fill(1, array[cardinality(v_new_task_id)]);
+    if cardinality(v_new_task_id) < cardinality(p_task_id) then
+        select s.outcomes, v_count_fan_out_id || s.count_fan_out_ids, v_count_new || s.count_new,
+            v_count_failed || s.count_failed
+        into outcomes, v_count_fan_out_id, v_count_new, v_count_failed
+        from fanfold.settle_results(p_fan_out_id, p_fan_thread_id, p_fan_size, v_state, p_fan, p_task_id, p_index,
+            p_run, p_failed, p_arg_hash, p_payload, v_admit, v_new_thread_id, v_new_task_id) s;
+        if 'conflict' = any (outcomes) then
+            raise exception 'conflict: % of % results contradict what is stored',
+                (select count(*) from unnest(outcomes) o where o = 'conflict'), cardinality(p_task_id)
+                using errcode = 'ZF003', detail = (
+                    select json_agg(o.no order by o.no)::text
+                    from unnest(outcomes) with ordinality as o (outcome, no) where o.outcome = 'conflict'),
+                hint = 'The same task_id with another arg or index, or a fan-out that differs from its first task.';
+        end if;
+    end if;
+
+    -- 5. Count down, by what was really new. 6. Complete: the call that counts the last one queues the fold, once.
+    with delta as (
+        select d.fan_out_id, sum(d.new)::integer as new, sum(d.failed)::integer as failed
+        from unnest(v_count_fan_out_id, v_count_new, v_count_failed) as d (fan_out_id, new, failed)
+        group by 1),
+    counted as (
+        update fanfold.fan_out f
+        set remaining = f.remaining - d.new,
+            failed = f.failed + d.failed,
+            completed_at = coalesce(f.completed_at, case
+                when f.remaining = d.new
+                    or f.size - f.remaining + d.new - f.failed - d.failed >= f.quorum then clock_timestamp() end)
+        from delta d
+        join fanfold.fan_out before on before.fan_out_id = d.fan_out_id
+        where f.fan_out_id = d.fan_out_id
+        returning f.fan_out_id, f.run, f.fold, f.topic, before.completed_at is null and f.completed_at is not null as completes),
+    queued as (
+        insert into fanfold.outbox (topic, fan_out_id, run, due_at)
+        select c.topic, c.fan_out_id, c.run, now() + make_interval(secs => p_lease_ms / 1000.0)
+        from counted c where c.completes and c.fold is not null and c.topic is not null
+        returning fan_out_id, outbox_id)
+    select coalesce(array_agg(c.fan_out_id order by c.fan_out_id), '{}'),
+        coalesce(array_agg(c.run order by c.fan_out_id), '{}'),
+        coalesce(array_agg(q.outbox_id order by c.fan_out_id), '{}')
+    into completed_fan_out_ids, completed_runs, completed_outbox_ids
+    from counted c left join queued q on q.fan_out_id = c.fan_out_id
+    where c.completes;
+
+    outbox_ids := '{}';
+    if cardinality(p_out_result) > 0 then
+        with picked as (
+            select o.*, outcomes is null or o.result = 0 or outcomes[o.result] = 'applied' as wanted
+            from unnest(p_out_result, p_out_topic, p_out_key, p_out_value, p_out_headers) with ordinality
+                as o (result, topic, key, value, headers, no)),
+        numbered as materialized (
+            select p.*, case when p.wanted then nextval('fanfold.outbox_outbox_id_seq') end as outbox_id from picked p),
+        queued as (
+            insert into fanfold.outbox (outbox_id, topic, key, value, headers, due_at) overriding system value
+            select n.outbox_id, n.topic, n.key, n.value, n.headers, now() + make_interval(secs => p_lease_ms / 1000.0)
+            from numbered n where n.wanted)
+        select array_agg(n.outbox_id order by n.no) into outbox_ids from numbered n;
+    end if;
+
+    -- 7. Progress, and the dead letters that go with it.
+    if cardinality(p_dead_progress_id) > 0 then
+        if not p_dead_progress_id <@ p_progress_id then
+            raise exception 'a dead letter of a partition whose progress is not part of this commit'
+                using errcode = '22023', hint = 'Both move together, or a fenced owner could park records.';
+        end if;
+        insert into fanfold.dead_letter (group_id, cluster_id, topic, topic_id, partition, record_offset, thread_id,
+            fan_out_id, task_id, code, error, key, value, headers)
+        select p.group_id, p.cluster_id, p.topic, p.topic_id, p.partition, d.record_offset, d.thread_id, d.fan_out_id,
+            d.task_id, d.code, d.error, d.key, d.value, d.headers
+        from unnest(p_dead_progress_id, p_dead_offset, p_dead_task_id, p_dead_thread_id, p_dead_fan_out_id, p_dead_code,
+            p_dead_error, p_dead_key, p_dead_value, p_dead_headers)
+            as d (progress_id, record_offset, task_id, thread_id, fan_out_id, code, error, key, value, headers)
+        join fanfold.partition_progress p on p.progress_id = d.progress_id
+        on conflict do nothing;
+    end if;
+    commit_seqs := '{}';
+    if cardinality(p_progress_id) > 0 then
+        with moved as (
+            update fanfold.partition_progress p
+            set next_offset = i.next_offset, islands = i.islands::int8multirange, commit_seq = p.commit_seq + 1,
+                seen_at = now()
+            from unnest(p_progress_id, p_next_offset, p_islands) as i (progress_id, next_offset, islands)
+            where p.progress_id = i.progress_id and (p.next_offset is null or i.next_offset >= p.next_offset)
+            returning p.progress_id, p.commit_seq)
+        select array_agg(m.commit_seq order by i.no)
+        into commit_seqs
+        from unnest(p_progress_id) with ordinality as i (progress_id, no)
+        left join moved m on m.progress_id = i.progress_id;
+        if array_position(commit_seqs, null) is not null then
+            raise exception 'progress of partition % would go back', p_progress_id[array_position(commit_seqs, null)]
+                using errcode = 'ZF005', hint = 'To read again from an earlier offset, reset the partition.';
+        end if;
+    end if;
+end $$;

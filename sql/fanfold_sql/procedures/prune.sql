@@ -1,0 +1,39 @@
+-- prune: delete finished fan-outs with their results, and dead letters, older than p_before; at most p_limit fan-outs
+-- and p_limit dead letters a call, so that no call holds its locks for long. Call it again until it returns zeros.
+--
+-- Effect   a task of a pruned fan-out that is replayed runs again as if it were new: keep results for as long as the
+--          topic keeps records.
+create or replace function fanfold.prune(
+    p_before timestamptz, p_limit integer, out fan_outs bigint, out results bigint, out threads bigint,
+    out dead_letters bigint)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_ids text[];
+    v_threads text[];
+begin
+    select array_agg(f.fan_out_id), array_agg(distinct f.thread_id) into v_ids, v_threads
+    from (
+        select f.fan_out_id, f.thread_id from fanfold.fan_out f
+        where f.created_at < p_before and f.completed_at < p_before and (f.fold is null or f.folded_at < p_before)
+        order by f.created_at limit p_limit) f;
+    perform pg_advisory_xact_lock(k.key)
+    from (select distinct hashtextextended(t, 4207) as key from unnest(v_threads) t order by 1) k;
+    -- Reopened meanwhile: not finished any more.
+    select array_agg(f.fan_out_id) into v_ids
+    from fanfold.fan_out f
+    where f.fan_out_id = any (v_ids) and f.completed_at < p_before and (f.fold is null or f.folded_at < p_before);
+    -- A fold that a relay published without getting to acknowledge it could not be made again without its fan-out.
+    delete from fanfold.outbox o where o.fan_out_id = any (v_ids);
+    delete from fanfold.result r where r.fan_out_id = any (v_ids);
+    get diagnostics results = row_count;
+    delete from fanfold.fan_out f where f.fan_out_id = any (v_ids);
+    get diagnostics fan_outs = row_count;
+    delete from fanfold.thread t
+    where t.thread_id = any (v_threads) and not exists (select from fanfold.fan_out f where f.thread_id = t.thread_id);
+    get diagnostics threads = row_count;
+    delete from fanfold.dead_letter d where d.dead_letter_id in (
+        select o.dead_letter_id from fanfold.dead_letter o where o.created_at < p_before order by o.created_at limit p_limit);
+    get diagnostics dead_letters = row_count;
+end $$;

@@ -1,0 +1,20 @@
+-- renew_partitions: say that an owner is alive, and tell it which of its partitions it no longer holds.
+--
+-- Returns  one row per lost partition; vacant: nobody holds it (an operator reset it), so it may be claimed again at once.
+--          Rows that the database does not know (it went back in time) are returned as vacant.
+create or replace function fanfold.renew_partitions(p_owner uuid, p_progress_id bigint[], p_epoch bigint[])
+returns table (progress_id bigint, vacant boolean)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    update fanfold.partition_progress p
+    set seen_at = now()
+    from unnest(p_progress_id, p_epoch) as i (progress_id, epoch)
+    where p.progress_id = i.progress_id and p.epoch = i.epoch and p.owner = p_owner;
+    return query
+        select i.progress_id, p.owner is null or p.owner = p_owner
+        from unnest(p_progress_id, p_epoch) as i (progress_id, epoch)
+        left join fanfold.partition_progress p on p.progress_id = i.progress_id
+        where p.progress_id is null or p.epoch <> i.epoch or p.owner is distinct from p_owner;
+end $$;

@@ -1,0 +1,269 @@
+"""The typed face of every procedure. One method, one statement, one transaction; nothing here holds a lock or a session."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any, LiteralString, TypeVar
+from uuid import UUID
+
+import psycopg
+from psycopg_pool import AsyncConnectionPool
+
+from fanfold_schemas import Outcome, Task
+from fanfold_sql.commit import CHECK_TASKS, COMMIT_RESULTS, check_parameters, commit_parameters, commit_reply
+from fanfold_sql.errors import StoreUnavailable, translate
+from fanfold_sql.pool import open_pool
+from fanfold_sql.records import (
+    Claim,
+    CommitBatch,
+    CommitReply,
+    FanOutState,
+    FoldOf,
+    OutboxRow,
+    PartitionState,
+    Pruned,
+    StoredDeadLetter,
+    StoredResult,
+    ThreadState,
+    islands_from_text,
+)
+
+Row = tuple[Any, ...]
+Record = TypeVar("Record")
+
+
+class Store:
+    """Fanfold's tables behind a pool of connections.
+
+    Every method raises `StoreUnavailable` (unknown outcome: repeat the call), `StoreRejected` (do not repeat) or
+    `MigrationNeeded`; those that say more, say it in their own docstring.
+    """
+
+    def __init__(self, pool: AsyncConnectionPool[Any]) -> None:
+        self._pool = pool
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, dsn: str, *, pool_size: int = 4, prepare: bool = True) -> AsyncIterator[Store]:
+        """A store on a pool of its own. `prepare=False` for PgBouncer before 1.21 in transaction mode."""
+        async with open_pool(dsn, size=pool_size, prepare=prepare) as pool:
+            yield cls(pool)
+
+    async def commit(self, batch: CommitBatch, *, lease_ms: int = 30_000) -> CommitReply:
+        """Store finished tasks and their partitions' progress in one transaction.
+
+        New outbox rows are leased to the caller for `lease_ms`: publish them, then `ack_outbox`.
+
+        Raises:
+            Fenced: a newer owner holds a partition. Drop its work; do not retry.
+            Rewound: the database went back in time. Claim the partition again and seek.
+            Conflict: some results contradict what is stored. Park those and commit the rest.
+            StoreUnavailable: outcome unknown. Retry the same batch; it is idempotent.
+        """
+        row = await self._one(COMMIT_RESULTS, commit_parameters(batch, lease_ms))
+        return commit_reply(row, len(batch.results))
+
+    async def try_commit(self, batch: CommitBatch) -> None:
+        """Go through a commit and take it back: nothing is stored. Raises what `commit` would."""
+        async with self.transaction() as connection:
+            await connection.execute(COMMIT_RESULTS, commit_parameters(batch, 0), binary=True)
+            raise psycopg.Rollback
+
+    async def check_tasks(self, tasks: Sequence[Task], arg_hashes: Sequence[int]) -> list[str | None]:
+        """Per task, why its handler need not run: `duplicate`, `stale`, `closed`, `conflict`; None: it must run."""
+        row = await self._one(CHECK_TASKS, check_parameters(tasks, arg_hashes))
+        verdicts: list[str | None] = row[0]
+        return verdicts
+
+    async def claim_partition(
+        self, group_id: str, cluster_id: str, topic: str, topic_id: str, partition: int, owner: UUID
+    ) -> Claim:
+        """Take a partition under a new epoch; commits of every earlier owner are fenced from here on."""
+        row = await self._one(
+            "select progress_id, epoch, next_offset, islands, commit_seq, previous_topic_id"
+            " from fanfold.claim_partition(%s, %s, %s, %s, %s::int4, %s)",
+            (group_id, cluster_id, topic, topic_id, partition, owner),
+        )
+        progress_id, epoch, next_offset, islands, commit_seq, previous = row
+        return Claim(progress_id, epoch, next_offset, islands_from_text(islands), commit_seq, previous)
+
+    async def release_partitions(self, owner: UUID, held: Sequence[tuple[int, int]]) -> None:
+        """Give up partitions, each as (progress_id, epoch)."""
+        await self._one(
+            "select fanfold.release_partitions(%s, %s::int8[], %s::int8[])",
+            (owner, [progress_id for progress_id, _ in held], [epoch for _, epoch in held]),
+        )
+
+    async def renew_partitions(self, owner: UUID, held: Sequence[tuple[int, int]]) -> dict[int, bool]:
+        """Say that the owner lives. Returns what it lost: {progress_id: whether it may be claimed again at once}."""
+        rows = await self._all(
+            "select progress_id, vacant from fanfold.renew_partitions(%s, %s::int8[], %s::int8[])",
+            (owner, [progress_id for progress_id, _ in held], [epoch for _, epoch in held]),
+        )
+        return dict(rows)
+
+    async def reset_partition(
+        self,
+        group_id: str,
+        cluster_id: str,
+        topic: str,
+        topic_id: str,
+        partition: int,
+        *,
+        epoch: int,
+        next_offset: int,
+    ) -> bool:
+        """Make a group read a partition from `next_offset`. False: somebody claimed it since `epoch` was read.
+
+        `epoch` -1 stands for a partition without progress.
+        """
+        row = await self._one(
+            "select fanfold.reset_partition(%s, %s, %s, %s, %s::int4, %s::int8, %s::int8)",
+            (group_id, cluster_id, topic, topic_id, partition, epoch, next_offset),
+        )
+        return bool(row[0])
+
+    async def list_partitions(
+        self, group_id: str | None = None, topic: str | None = None
+    ) -> list[PartitionState]:
+        rows = await self._all("select * from fanfold.list_partitions(%s::text, %s::text)", (group_id, topic))
+        return [PartitionState(*row[:9], islands_from_text(row[9]), *row[10:]) for row in rows]
+
+    async def read_results(
+        self, fan_out_id: str, *, after: int = -1, limit: int = 1000
+    ) -> list[StoredResult]:
+        """A page of results in index order, after an index; `after=-2` begins with the fold's own (index -1)."""
+        rows = await self._all(
+            "select index, task_id, run, status, payload, committed_at"
+            " from fanfold.read_results(%s, %s::int4, %s::int4)",
+            (fan_out_id, after, limit),
+        )
+        return [StoredResult(*row) for row in rows]
+
+    async def read_fan_out(self, fan_out_id: str) -> FanOutState | None:
+        """One fan-out; None until its first result is committed."""
+        found = await self.list_fan_outs(ids=[fan_out_id], limit=1)
+        return found[0] if found else None
+
+    async def list_fan_outs(
+        self,
+        *,
+        ids: Sequence[str] | None = None,
+        thread_id: str | None = None,
+        state: str | None = None,
+        limit: int = 50,
+    ) -> list[FanOutState]:
+        """Fan-outs, newest first; a filter that is None lets all pass."""
+        rows = await self._all(
+            "select * from fanfold.list_fan_outs(%s::text[], %s::text, %s::text, %s::int4)",
+            (list(ids) if ids is not None else None, thread_id, state, limit),
+        )
+        return [FanOutState(*row) for row in rows]
+
+    async def read_thread(self, thread_id: str) -> ThreadState | None:
+        rows = await self._all("select * from fanfold.read_thread(%s)", (thread_id,))
+        return ThreadState(*rows[0]) if rows else None
+
+    async def list_dead_letters(
+        self,
+        *,
+        topic: str | None = None,
+        fan_out_id: str | None = None,
+        code: str | None = None,
+        after: int = 0,
+        limit: int = 100,
+    ) -> list[StoredDeadLetter]:
+        """Parked records, oldest first, those with an id above `after`."""
+        rows = await self._all(
+            "select * from fanfold.list_dead_letters(%s::text, %s::text, %s::text, %s::int8, %s::int4)",
+            (topic, fan_out_id, code, after, limit),
+        )
+        return [StoredDeadLetter(*row) for row in rows]
+
+    async def claim_outbox(self, *, limit: int, lease_ms: int) -> list[OutboxRow]:
+        """Lease due records, oldest first. Acknowledge them in time or another relay publishes them too."""
+        rows = await self._all(
+            "select * from fanfold.claim_outbox(%s::int4, %s::int4)",
+            (limit, lease_ms),
+        )
+        return [_outbox_row(row) for row in rows]
+
+    async def ack_outbox(self, outbox_ids: Sequence[int]) -> None:
+        await self._one("select fanfold.ack_outbox(%s::int8[])", (list(outbox_ids),))
+
+    async def outbox_stats(self) -> tuple[int, float]:
+        """(records waiting, seconds the oldest due one has waited)."""
+        row = await self._one("select waiting, oldest_due_seconds from fanfold.outbox_stats()", ())
+        return int(row[0]), float(row[1])
+
+    async def prune(self, before: datetime, *, limit: int = 1000) -> Pruned:
+        """Delete up to `limit` finished fan-outs and dead letters older than `before`; repeat until nothing is left."""
+        row = await self._one(
+            "select fan_outs, results, threads, dead_letters from fanfold.prune(%s, %s::int4)",
+            (before, limit),
+        )
+        return Pruned(*row)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+        """A connection inside one transaction, for calls that belong together (see `reopen_fan_out`)."""
+        try:
+            async with self._pool.connection() as connection, connection.transaction():
+                yield connection
+        except psycopg.Error as error:
+            raise translate(error) from error
+
+    async def _all(self, query: LiteralString, parameters: Sequence[Any]) -> list[Row]:
+        try:
+            async with self._pool.connection() as connection:
+                cursor = await connection.execute(query, parameters, binary=True)
+                return await cursor.fetchall()
+        except psycopg.Error as error:
+            raise translate(error) from error
+
+    async def _one(self, query: LiteralString, parameters: Sequence[Any]) -> Row:
+        rows = await self._all(query, parameters)
+        if not rows:
+            raise StoreUnavailable(f"no row came back from {query[:60]!r}")
+        return rows[0]
+
+
+async def reopen_fan_out(
+    connection: psycopg.AsyncConnection[Any], fan_out_id: str, task_ids: Sequence[str]
+) -> int | None:
+    """Let tasks run again; returns the run to publish them with, None if the fan-out is unknown (their run stands).
+
+    Call it in one transaction with the enqueueing of those tasks: a fan-out reopened without them would never close.
+    """
+    cursor = await connection.execute(
+        "select fanfold.reopen_fan_out(%s, %s::text[])", (fan_out_id, list(task_ids))
+    )
+    row = await cursor.fetchone()
+    return row[0] if row else None
+
+
+def _outbox_row(row: Row) -> OutboxRow:
+    (
+        outbox_id,
+        topic,
+        key,
+        value,
+        headers,
+        fan_out_id,
+        run,
+        thread_id,
+        size,
+        base,
+        fold,
+        quorum,
+        deadline_ms,
+    ) = row
+    fold_of = None
+    if fan_out_id is not None:
+        fold_of = FoldOf(fan_out_id, run, thread_id, size, base, fold, quorum, deadline_ms)
+    return OutboxRow(outbox_id, topic, key, value, headers, fold_of)
+
+
+__all__ = ["Outcome", "Store", "reopen_fan_out"]
