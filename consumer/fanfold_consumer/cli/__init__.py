@@ -9,6 +9,7 @@ from importlib import metadata
 import click
 
 from fanfold_consumer.errors import FanfoldError
+from fanfold_producer.errors import ProducerError
 from fanfold_schemas import SchemaError
 from fanfold_sql import StoreError
 
@@ -48,6 +49,6 @@ def main() -> None:
     """Entry point. An error that a user can mend is one paragraph on stderr and exit status 1, never a traceback."""
     try:
         cli.main(prog_name="fanfold")
-    except (FanfoldError, StoreError, SchemaError) as error:
+    except (FanfoldError, ProducerError, StoreError, SchemaError) as error:
         click.echo(f"fanfold: {error}", err=True)
         sys.exit(1)

@@ -12,20 +12,21 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-# Wide enough that nothing is cut where no terminal sets a limit: output that is piped is searched and parsed.
-_PIPE_COLUMNS = 2000
+# Wide enough that nothing is cut: what is piped is searched and parsed, and a terminal wraps lines by itself.
+_UNCUT_COLUMNS = 2000
 
 
-def make_console() -> Console:
+def make_console(*, in_place: bool = False) -> Console:
+    """A console for stdout. `in_place`: for pictures drawn over each other, which must fit into the terminal."""
     console = Console()
-    return console if console.is_terminal else Console(width=_PIPE_COLUMNS)
+    return console if in_place and console.is_terminal else Console(width=_UNCUT_COLUMNS)
 
 
 def make_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()) -> Table:
     """A table as command lines have them: no borders, upper-case heads, numbers (`right`) to the right."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:
-        table.add_column(name, justify="right" if name in right else "left", no_wrap=True, overflow="fold")
+        table.add_column(name, justify="right" if name in right else "left", no_wrap=True)
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
     return table

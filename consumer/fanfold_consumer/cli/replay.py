@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -45,6 +45,7 @@ from fanfold_consumer.replay.targets import (
     parse_offsets,
     parse_partitions,
 )
+from fanfold_producer.errors import TopicMissing
 from fanfold_producer.kafka import KafkaConfig, cluster_and_topics
 from fanfold_schemas import SchemaError, check_id
 from fanfold_sql import PartitionState, Store
@@ -189,6 +190,8 @@ def replay(
     selection = Selection(thread_id, rerun) if thread_id is not None or rerun else None
     target = _one_target(targets, needed=selection is None)
     _check_combination(group, target, selection, execute, dry_run, export, fence or wait_s > 0)
+    # librdkafka writes remarks of its own to stderr; warnings and errors are enough beside the notes here.
+    kafka = replace(kafka, properties={"log_level": "4", **kafka.properties})
     request = Request(kafka, database_url, group, topic, partitions, target, execute, export, fence, wait_s, as_json)
     if selection is not None:
         asyncio.run(_republish(request, selection))
@@ -292,8 +295,7 @@ async def _republish(request: Request, selection: Selection) -> None:
 
 
 async def _survey(request: Request, store: Store, *, wait_s: float) -> Survey:
-    cluster_id, topics = await asyncio.to_thread(cluster_and_topics, request.kafka, [request.topic])
-    topic_id, count = topics[request.topic]
+    cluster_id, topic_id, count = await asyncio.to_thread(_look_up, request.kafka, request.topic)
     at = GroupTopic(request.group or "", cluster_id, request.topic, topic_id)
     wanted = _existing(request.topic, request.partitions, count)
     states: dict[int, PartitionState] = {}
@@ -302,6 +304,16 @@ async def _survey(request: Request, store: Store, *, wait_s: float) -> Survey:
     at_ms = request.target.at_ms if isinstance(request.target, ToTime) else None
     logs = await asyncio.to_thread(_measure, request.kafka, request.topic, wanted, at_ms)
     return Survey(at, logs, {p: state for p, state in states.items() if p in logs})
+
+
+def _look_up(kafka: KafkaConfig, topic: str) -> tuple[str, str, int]:
+    try:
+        cluster_id, topics = cluster_and_topics(kafka, [topic])
+    except TopicMissing as error:
+        raise ReplayRefused(
+            f"there is no topic {topic} at {kafka.bootstrap_servers}: nothing to replay; check the name and the broker"
+        ) from error
+    return cluster_id, *topics[topic]
 
 
 async def _settled_progress(

@@ -117,7 +117,7 @@ def _kafka(bootstrap_servers: str | None, properties: Sequence[str]) -> KafkaCon
     except KafkaConfigError as error:
         if bootstrap_servers or properties:
             raise
-        return str(error)
+        return "; ".join(error.problems)
 
 
 async def _show(
@@ -136,7 +136,7 @@ async def _show(
 @contextmanager
 def _display(as_json: bool, *, watched: bool) -> Iterator[Callable[[Picture], None]]:
     """How a picture is shown: as JSON, in place on a terminal that watches, else one below the other."""
-    console = make_console()
+    console = make_console(in_place=watched)
 
     def print_below(picture: Picture) -> None:
         console.print(_render(picture))

@@ -31,9 +31,16 @@ def read_log_ranges(
         BrokerUnavailable, BrokerRefused, KafkaConfigError: as for every look at the cluster.
     """
     wanted = sorted(partitions)
-    low = _offsets(kafka, topic, wanted, _Spec.earliest(), timeout_s)
-    high = _offsets(kafka, topic, wanted, _Spec.latest(), timeout_s)
-    at = _offsets(kafka, topic, wanted, _Spec.for_timestamp(at_ms), timeout_s) if at_ms is not None else {}
+    lookup = _Lookup(kafka, [topic], timeout_s)
+
+    def offsets(spec: Any) -> dict[int, int]:
+        # READ_COMMITTED: the end is where a member stops, before tasks of a transaction that may be aborted.
+        request = {TopicPartition(topic, partition): spec for partition in wanted}
+        found = lookup.offsets(request, IsolationLevel.READ_COMMITTED)
+        return {part.partition: offset for part, offset in found.items()}
+
+    low, high = offsets(_Spec.earliest()), offsets(_Spec.latest())
+    at = offsets(_Spec.for_timestamp(at_ms)) if at_ms is not None else {}
     return {p: LogRange(low[p], max(low[p], high[p]), _found(at.get(p))) for p in wanted}
 
 
@@ -44,16 +51,8 @@ def read_log_ends(kafka: KafkaConfig, topics: dict[str, int], *, timeout_s: floa
         for topic, count in topics.items()
         for partition in range(count)
     }
-    ends = _list_offsets(kafka, request, IsolationLevel.READ_UNCOMMITTED, timeout_s)
+    ends = _Lookup(kafka, topics, timeout_s).offsets(request, IsolationLevel.READ_UNCOMMITTED)
     return {(part.topic, part.partition): offset for part, offset in ends.items()}
-
-
-def _offsets(kafka: KafkaConfig, topic: str, partitions: list[int], spec: Any, timeout_s: float) -> dict[int, int]:
-    request = {TopicPartition(topic, partition): spec for partition in partitions}
-    # READ_COMMITTED: the end is where a member would stop, before tasks of a transaction that may yet be
-    # aborted.
-    found = _list_offsets(kafka, request, IsolationLevel.READ_COMMITTED, timeout_s)
-    return {part.partition: offset for part, offset in found.items()}
 
 
 def _found(offset: int | None) -> int | None:
@@ -61,22 +60,34 @@ def _found(offset: int | None) -> int | None:
     return None if offset is None or offset < 0 else offset
 
 
-def _list_offsets(
-    kafka: KafkaConfig, request: dict[TopicPartition, Any], isolation: IsolationLevel, timeout_s: float
-) -> dict[TopicPartition, int]:
-    if not request:
-        return {}
-    try:
-        # Named, not chained: without a reference the client is gone before its futures resolve.
-        admin = AdminClient(kafka.admin())
-    except KafkaException as error:
-        raise KafkaConfigError([error.args[0].str()]) from error
-    try:
-        futures = admin.list_offsets(request, isolation_level=isolation, request_timeout=timeout_s)
-        return {part: future.result(timeout_s).offset for part, future in futures.items()}
-    except FutureTimeout as error:
-        raise BrokerUnavailable(
-            f"cannot list offsets at {kafka.bootstrap_servers}: no answer within {timeout_s:g} s; repeat"
-        ) from error
-    except KafkaException as error:
-        raise client_error("list offsets", kafka, error) from error
+class _Lookup:
+    """Asks for offsets of some topics, by one client that knows their leaders."""
+
+    def __init__(self, kafka: KafkaConfig, topics: Iterable[str], timeout_s: float) -> None:
+        self._kafka = kafka
+        self._timeout_s = timeout_s
+        try:
+            self._admin = AdminClient(kafka.admin())
+        except KafkaException as error:
+            raise KafkaConfigError([error.args[0].str()]) from error
+        try:
+            # A client that has to find the leaders while it is asked for offsets misses the answer now and then,
+            # and looks again only after three seconds (librdkafka 2.16: one call in seventy).
+            for topic in topics:
+                self._admin.list_topics(topic, timeout=timeout_s)
+        except KafkaException as error:
+            raise client_error("list offsets", kafka, error) from error
+
+    def offsets(self, request: dict[TopicPartition, Any], isolation: IsolationLevel) -> dict[TopicPartition, int]:
+        if not request:
+            return {}
+        try:
+            futures = self._admin.list_offsets(request, isolation_level=isolation, request_timeout=self._timeout_s)
+            return {part: future.result(self._timeout_s).offset for part, future in futures.items()}
+        except FutureTimeout as error:
+            raise BrokerUnavailable(
+                f"cannot list offsets at {self._kafka.bootstrap_servers}: no answer within "
+                f"{self._timeout_s:g} s; check that the broker is up and reachable, then repeat"
+            ) from error
+        except KafkaException as error:
+            raise client_error("list offsets", self._kafka, error) from error
