@@ -13,8 +13,9 @@ TopicPartition = tuple[str, int]
 
 
 class Phase(Enum):
-    CLAIMING = "claiming"
-    """Assigned by Kafka, not yet claimed in Postgres; paused."""
+    STARTING = "starting"
+    """Claimed, and the client is on its way to the offset. Records that still come are of an older position: taken
+    for new, they would move progress past everything between."""
     RUNNING = "running"
     STOPPED = "stopped"
     """Claimed, but the log does not have what comes next; an operator decides. The others go on."""
@@ -30,7 +31,7 @@ class Partition:
 
     topic: str
     number: int
-    phase: Phase = Phase.CLAIMING
+    phase: Phase = Phase.STARTING
     progress_id: int = 0
     epoch: int = 0
     commit_seq: int = 0
@@ -96,5 +97,5 @@ class Assignment:
         return [partition for partition in self._by_key.values() if partition.progress_id in progress_ids]
 
     def held(self) -> list[Partition]:
-        """Those that Postgres knows as ours."""
-        return [p for p in self._by_key.values() if p.phase in (Phase.RUNNING, Phase.STOPPED)]
+        """Those that Postgres knows as ours and that we mean to keep."""
+        return [p for p in self._by_key.values() if p.phase is not Phase.LEAVING]

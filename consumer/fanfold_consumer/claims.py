@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from uuid import UUID
 
 from confluent_kafka import KafkaError, KafkaException
@@ -26,7 +27,11 @@ TOPIC_CHECK_S = 5.0
 
 
 class Claims:
-    """Keeps the assignment in step with Kafka and Postgres. Lives on the event loop."""
+    """Keeps the assignment in step with Kafka and Postgres. Lives on the event loop.
+
+    Args:
+        failed: told when a claim cannot be made for a reason that does not pass.
+    """
 
     def __init__(
         self,
@@ -37,6 +42,7 @@ class Claims:
         patience: Patience,
         metrics: Metrics,
         poller: Poller,
+        failed: Callable[[BaseException], None],
     ) -> None:
         self._config = config
         self._owner_id = owner_id
@@ -45,6 +51,7 @@ class Claims:
         self._patience = patience
         self._metrics = metrics
         self._poller = poller
+        self._failed = failed
         # What Kafka says is ours, and since when Postgres says it is another's.
         self._assigned: set[TopicPartition] = set()
         self._fenced_since: dict[TopicPartition, float] = {}
@@ -146,8 +153,14 @@ class Claims:
                 by_topic.setdefault(key[0], []).append(key)
         for topic, wanted in by_topic.items():
             task = asyncio.get_running_loop().create_task(self._claim_topic(topic, wanted))
+            task.add_done_callback(self._on_claimed)
             for key in wanted:
                 self._claiming[key] = task
+
+    def _on_claimed(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # Nothing that waiting would mend (that is waited for): a missing privilege, say.
+            self._failed(error)
 
     async def _claim_topic(self, topic: str, keys: list[TopicPartition]) -> None:
         try:
@@ -194,7 +207,7 @@ class Claims:
         partition = Partition(
             topic,
             number,
-            Phase.RUNNING,
+            Phase.STARTING,
             claimed.progress_id,
             claimed.epoch,
             claimed.commit_seq,
@@ -210,7 +223,9 @@ class Claims:
                 "topic.recreated", topic=topic, partition=number, was=claimed.previous_topic_id, now=topic_id
             )
         self._assignment.put(partition)
-        self._poller.start_partition(key, offset, lambda error: self._not_started(partition, error))
+        self._poller.start_partition(
+            key, offset, lambda: self._started(partition), lambda error: self._not_started(partition, error)
+        )
         log.info(
             "partition.claimed",
             topic=topic,
@@ -219,6 +234,10 @@ class Claims:
             next_offset=offset,
             islands=len(claimed.islands),
         )
+
+    def _started(self, partition: Partition) -> None:
+        if partition.phase is Phase.STARTING:
+            partition.phase = Phase.RUNNING
 
     def _not_started(self, partition: Partition, error: KafkaException) -> None:
         log.warning(

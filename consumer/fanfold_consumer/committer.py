@@ -72,6 +72,7 @@ class Committer:
         self._settled = settled
         self._publish = publish
         self._finished: deque[Completion] = deque()
+        self._moved: set[Partition] = set()
         self._arrived = asyncio.Event()
 
     def finish(self, completion: Completion) -> None:
@@ -79,12 +80,17 @@ class Committer:
         self._finished.append(completion)
         self._arrived.set()
 
+    def move(self, partition: Partition) -> None:
+        """Commit the progress of a partition that moved without a completion."""
+        self._moved.add(partition)
+        self._arrived.set()
+
     async def work(self) -> None:
         """Commit for as long as the fleet lives."""
         while True:
             await self._arrived.wait()
             self._arrived.clear()
-            while self._finished:
+            while self._finished or self._moved:
                 batch = self._take()
                 await self._commit(batch)
                 self._settled([completion.delivery for completion in batch])
@@ -103,11 +109,13 @@ class Committer:
             if not completion.dropped:
                 completion.delivery.partition.tracker.finish(completion.delivery.offset)
         live = [completion for completion in completions if not completion.dropped]
+        moved, self._moved = self._moved, set()
         while True:
             live = [completion for completion in live if not completion.delivery.partition.lost]
-            if not live:
+            moved = {partition for partition in moved if not partition.lost}
+            if not live and not moved:
                 return
-            partitions, batch = self._batch(live)
+            partitions, batch = self._batch(live, moved)
             started = asyncio.get_running_loop().time()
             try:
                 reply = await self._patience.call("commit", self._send(batch))
@@ -129,8 +137,10 @@ class Committer:
     def _try(self, batch: CommitBatch) -> Callable[[], Awaitable[None]]:
         return lambda: self._store.try_commit(batch)
 
-    def _batch(self, live: Iterable[Completion]) -> tuple[list[Partition], CommitBatch]:
-        partitions: dict[int, Partition] = {}
+    def _batch(
+        self, live: Iterable[Completion], moved: Iterable[Partition] = ()
+    ) -> tuple[list[Partition], CommitBatch]:
+        partitions = {partition.progress_id: partition for partition in moved}
         batch = CommitBatch(results=[], owner=self._owner_id)
         for completion in live:
             partition = completion.delivery.partition

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +10,11 @@ from fanfold_consumer.errors import ConfigError
 from fanfold_producer.kafka import KafkaConfig
 from fanfold_schemas import SchemaError, check_id, check_topic
 from fanfold_schemas.limits import RECORD_BYTES_MAX
+
+PORT_MAX = 65_535
+ASSIGNOR = "partition.assignment.strategy"
+COOPERATIVE = "cooperative-sticky"
+_ASSIGNORS = (COOPERATIVE, "range", "roundrobin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +52,7 @@ class FleetConfig:
     kafka: KafkaConfig
     database_url: str = ""
     start: Literal["earliest", "latest"] = "earliest"
-    assignor: str = "cooperative-sticky"
+    assignor: str = COOPERATIVE
     group_instance_id: str | None = None
     concurrency: int = 256
     sync_workers: int = 32
@@ -86,6 +92,8 @@ class FleetConfig:
             value = getattr(self, name)
             if not low <= value <= high:
                 problems.append(f"--{name.replace('_', '-')}: {value} is outside {low} .. {high}")
+        if self.health_port is not None and not 0 <= self.health_port <= PORT_MAX:
+            problems.append(f"--health-port: {self.health_port} is outside 0 .. {PORT_MAX}")
         if self.batch_results_max > self.in_flight_max:
             problems.append(
                 f"--batch-results-max {self.batch_results_max} is above --in-flight-max {self.in_flight_max}: "
@@ -106,21 +114,20 @@ class FleetConfig:
         have stops its partition (`auto.offset.reset=error`) instead of skipping records.
         """
         given = self.kafka.consumer()
-        new_protocol = given.get("group.protocol") == "consumer"
         settings: dict[str, object] = {
             "fetch.wait.max.ms": 50,
             "fetch.queue.backoff.ms": 10,
             "queued.max.messages.kbytes": 65536,
         }
-        if not new_protocol:
-            settings["partition.assignment.strategy"] = self.assignor
+        if not _is_new_protocol(given):
+            settings[ASSIGNOR] = self.assignor
         settings |= given
         settings |= {
             "group.id": self.group_id,
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "auto.offset.reset": "error",
-            "enable.partition.eof": False,
+            "enable.partition.eof": True,
             "isolation.level": "read_committed",
         }
         if self.group_instance_id:
@@ -131,36 +138,45 @@ class FleetConfig:
     def cooperative(self) -> bool:
         """Whether assignments are incremental: KIP-429 cooperative rebalancing, or the KIP-848 protocol."""
         settings = self.consumer_settings()
-        return settings.get("group.protocol") == "consumer" or "cooperative" in str(
-            settings.get("partition.assignment.strategy", "")
-        )
+        return _is_new_protocol(settings) or "cooperative" in str(settings[ASSIGNOR])
 
     def _kafka_problems(self) -> list[str]:
+        # What fanfold sets itself, `group.id` and the like, is for `KafkaConfig` to refuse, and it did.
         given = self.kafka.consumer()
-        problems = [
-            f"Kafka property {name}={given[name]}: set by fanfold; leave it out"
-            for name in (
-                "group.id",
-                "enable.auto.commit",
-                "enable.auto.offset.store",
-                "auto.offset.reset",
-                "isolation.level",
-            )
-            if name in given
-        ]
-        if given.get("group.protocol") == "consumer":
+        problems = []
+        if _is_new_protocol(given):
             problems += [
-                f"Kafka property {name}={given[name]}: the broker decides it under group.protocol=consumer; leave it out"
-                for name in ("session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy")
+                f"Kafka property {name}={given[name]}: the broker decides it under group.protocol=consumer; omit it"
+                for name in ("session.timeout.ms", "heartbeat.interval.ms", ASSIGNOR)
                 if name in given
             ]
-        interval_ms = int(str(given.get("max.poll.interval.ms", 300_000)))
-        if self.revoke_grace_s * 1000 >= interval_ms:
+        else:
+            problems += self._assignor_problems(given)
+        interval = str(given.get("max.poll.interval.ms", 300_000))
+        if not (interval.isascii() and interval.isdigit()):
+            problems.append(f"Kafka property max.poll.interval.ms={interval}: give a whole number of milliseconds")
+        elif self.revoke_grace_s * 1000 >= int(interval):
             problems.append(
-                f"--revoke-grace-s {self.revoke_grace_s} reaches max.poll.interval.ms {interval_ms}: "
+                f"--revoke-grace-s {self.revoke_grace_s} reaches max.poll.interval.ms {interval}: "
                 "the broker would throw the member out while it hands over"
             )
         return problems
+
+    def _assignor_problems(self, given: Mapping[str, object]) -> list[str]:
+        where, value = "--assignor", self.assignor
+        if ASSIGNOR in given:
+            where, value = f"Kafka property {ASSIGNOR}", str(given[ASSIGNOR])
+        names = value.split(",")
+        if not set(names) <= set(_ASSIGNORS):
+            return [f"{where}: {value!r}; choose of {', '.join(_ASSIGNORS)}"]
+        if COOPERATIVE in names and len(set(names)) > 1:
+            return [f"{where}: {value}: {COOPERATIVE} cannot be mixed with others"]
+        return []
+
+
+def _is_new_protocol(settings: Mapping[str, object]) -> bool:
+    """KIP-848: the broker assigns. librdkafka takes the name in any case."""
+    return str(settings.get("group.protocol", "")).lower() == "consumer"
 
 
 _BOUNDS = (

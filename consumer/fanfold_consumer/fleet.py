@@ -132,6 +132,14 @@ class Fleet:
         self._executor.drop_queued()
         self._executor.abandon_lost()
 
+    def on_end(self, key: TopicPartition, offset: int) -> None:
+        partition = self._assignment.get(key)
+        if partition is None or partition.phase is not Phase.RUNNING:
+            return
+        partition.tracker.reach_end(offset)
+        if partition.in_flight == 0 and partition.tracker.next_offset != partition.committed_offset:
+            self._committer.move(partition)
+
     def on_partition_error(self, key: TopicPartition, error: KafkaError) -> None:
         self._claims.on_partition_error(key, error)
 
@@ -270,7 +278,14 @@ class Fleet:
             accepted=self._accepted,
         )
         self._claims = Claims(
-            config, self.owner_id, self._assignment, store, self._patience, self.metrics, self._poller
+            config,
+            self.owner_id,
+            self._assignment,
+            store,
+            self._patience,
+            self.metrics,
+            self._poller,
+            failed=lambda error: self._fail(f"a partition cannot be claimed: {error}"),
         )
 
     async def _wait_for_stores(self, store: Store) -> None:

@@ -51,6 +51,12 @@ class Tracker:
             return False
         return True
 
+    def reach_end(self, offset: int) -> None:
+        """Note that nothing below `offset` is still to be delivered: the log ends in records that never are
+        (transaction markers), and a lag of one that never goes away would keep an autoscaler awake."""
+        if self._position is None or offset > self._position:
+            self._position = offset
+
     def finish(self, offset: int) -> None:
         """Note that a delivered offset needs nothing more."""
         self._finished.add(offset)

@@ -23,6 +23,7 @@ POLL_S = 0.05
 PATIENCE_S = 1.0
 """How long polling may simply wait for room. Beyond it partitions are paused and polling goes on, so that the group
 hears from us; pausing at once would throw away what the client has fetched ahead, at every short wait."""
+WATERMARK_S = 5.0
 Command = Callable[[Consumer], None]
 Offsets = dict[TopicPartition, int]
 
@@ -34,6 +35,7 @@ class Sink(Protocol):
     def on_assigned(self, keys: list[TopicPartition]) -> None: ...
     async def revoke(self, keys: list[TopicPartition]) -> Offsets: ...
     def on_lost(self, keys: list[TopicPartition]) -> None: ...
+    def on_end(self, key: TopicPartition, offset: int) -> None: ...
     def on_partition_error(self, key: TopicPartition, error: KafkaError) -> None: ...
     def on_fatal(self, error: KafkaError) -> None: ...
 
@@ -71,6 +73,8 @@ class Poller:
         self._paused_for_room = False
         # Paused because they are not claimed yet, or stopped: room does not resume these.
         self._held_back: set[TopicPartition] = set()
+        # The latest start of each partition, by its callback; an older one that is still being tried is void.
+        self._starting: dict[TopicPartition, Callable[[], None]] = {}
         self._thread = threading.Thread(target=self._run, name="fanfold-poller", daemon=True)
 
     def start(self) -> None:
@@ -88,12 +92,23 @@ class Poller:
         self._commands.put(command)
 
     def start_partition(
-        self, key: TopicPartition, offset: int, failed: Callable[[KafkaException], None]
+        self,
+        key: TopicPartition,
+        offset: int,
+        started: Callable[[], None],
+        failed: Callable[[KafkaException], None],
     ) -> None:
         """Seek to an offset and let records come. Right after an assignment the client may not be ready to seek yet:
-        then the command goes to the end of the queue."""
+        then it is tried again, unless the partition was held or started anew meanwhile.
+
+        `started` is called on the loop after every record of an older position and before the first of the new one:
+        the loop takes what this thread hands it in order.
+        """
+        self._starting[key] = started
 
         def command(consumer: Consumer) -> None:
+            if self._starting.get(key) is not started:
+                return
             try:
                 consumer.seek(KafkaPartition(key[0], key[1], offset))
             except KafkaException as error:
@@ -102,6 +117,7 @@ class Poller:
                 else:
                     self._loop.call_soon_threadsafe(failed, error)
                 return
+            self._loop.call_soon_threadsafe(started)
             self._held_back.discard(key)
             if not self._paused_for_room:
                 consumer.resume([KafkaPartition(*key)])
@@ -110,6 +126,7 @@ class Poller:
 
     def hold_partition(self, key: TopicPartition) -> None:
         """Let no more records of a partition come until it is started again."""
+        self._starting.pop(key, None)
 
         def command(consumer: Consumer) -> None:
             if any((part.topic, part.partition) == key for part in consumer.assignment()):
@@ -153,7 +170,7 @@ class Poller:
 
         def command(consumer: Consumer) -> None:
             try:
-                answer = consumer.get_watermark_offsets(KafkaPartition(*key), timeout=5.0)
+                answer = consumer.get_watermark_offsets(KafkaPartition(*key), timeout=WATERMARK_S)
                 self._loop.call_soon_threadsafe(settle, answer, None)
             except KafkaException as error:
                 self._loop.call_soon_threadsafe(settle, None, error)
@@ -195,14 +212,18 @@ class Poller:
             return
         messages = [first, *consumer.consume(self._records_max - 1, 0)] if self._records_max > 1 else [first]
         records = []
+        errors = []
         for message in messages:
             error = message.error()
             if error is None:
                 records.append(message)
             else:
-                self._on_error(message, error)
+                errors.append((message, error))
         if records:
             self._to_loop(self._sink.on_records, records)
+        # After the records: the end of a partition counts only once everything before it was delivered.
+        for message, error in errors:
+            self._on_error(message, error)
 
     def _wait_for_room(self, consumer: Consumer) -> bool:
         if self._room.is_set():
@@ -226,9 +247,11 @@ class Poller:
             )
 
     def _on_assign(self, consumer: Consumer, parts: list[KafkaPartition]) -> None:
-        for part in parts:
-            # Any offset will do until the claim says where: paused before the first fetch can be delivered.
-            part.offset = 0
+        # Until the claim says where to read. It must be an offset that the log has (any other is an error at once) and
+        # a number: OFFSET_END is looked up by the client, and if we seek before the answer is there, it looks again
+        # half a second later and jumps to the end, over everything that we were going to read.
+        for part, end in zip(parts, _log_ends(consumer, parts), strict=True):
+            part.offset = end
         if self._incremental:
             consumer.incremental_assign(parts)
         else:
@@ -265,8 +288,11 @@ class Poller:
             consumer.unassign()
 
     def _on_error(self, message: Message, error: KafkaError) -> None:
-        topic, partition = message.topic(), message.partition()
-        if error.fatal():
+        topic, partition, offset = message.topic(), message.partition(), message.offset()
+        if error.code() == KafkaError._PARTITION_EOF:
+            assert topic is not None and partition is not None and offset is not None
+            self._to_loop(self._sink.on_end, (topic, partition), offset)
+        elif error.fatal():
             self._to_loop(self._sink.on_fatal, error)
         elif topic is not None and partition is not None and partition >= 0:
             self._to_loop(self._sink.on_partition_error, (topic, partition), error)
@@ -278,6 +304,17 @@ class Poller:
             self._loop.call_soon_threadsafe(callback, *arguments)
         except RuntimeError:
             self._closing.set()  # the loop is gone: nobody is left to poll for
+
+
+def _log_ends(consumer: Consumer, parts: Sequence[KafkaPartition]) -> list[int]:
+    ends: list[int] = []
+    try:
+        for part in parts:
+            ends.append(consumer.get_watermark_offsets(part, timeout=WATERMARK_S)[1])  # noqa: PERF401  keeps the first
+    except KafkaException:
+        # The broker is away. Most logs begin at 0, and paused as they are, nothing is read from there.
+        ends += [0] * (len(parts) - len(ends))
+    return ends
 
 
 def _keys(parts: Sequence[KafkaPartition]) -> list[TopicPartition]:

@@ -44,7 +44,7 @@ _OWNED: Mapping[str, tuple[frozenset[str], str]] = {
 }
 
 # A broker that is away for a minute is asked ten times a second otherwise, with a line on stderr each time.
-_DEFAULTS: Mapping[str, str] = {"reconnect.backoff.ms": "100", "reconnect.backoff.max.ms": "2000"}
+_DEFAULTS: Mapping[str, str] = {"reconnect.backoff.ms": "100", "reconnect.backoff.max.ms": "2000", "log_level": "5"}
 
 _is_host = re.compile(r"^(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%a-z]+\])\Z").match
 

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from fanfold_producer.errors import DatabaseNeeded, FanOutFailed, FoldFailed, TaskFailure
-from fanfold_schemas import decode_payload, derive_fold_task_id
+from fanfold_schemas import FOLD_INDEX, decode_payload, derive_fold_task_id
 from fanfold_sql import FanOutState, Store, StoredResult, StoreUnavailable
 
 POLL_MIN_S = 0.005
@@ -52,7 +52,8 @@ class Results:
                 f"Mend it, then run `fanfold replay --thread {state.thread_id} --rerun`."
             )
         if state.fold is not None:
-            return decode_payload(state.fold_payload or b"")
+            folded = await store.read_results(fan_out_id, after=FOLD_INDEX - 1, limit=1)
+            return decode_payload(folded[0].payload or b"")
         return await _values(store, state, return_failures)
 
     async def close(self) -> None:

@@ -162,7 +162,6 @@ class FanOutState:
     created_at: datetime
     completed_at: datetime | None
     folded_at: datetime | None
-    fold_payload: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
