@@ -62,9 +62,7 @@ class Partition:
         next_offset = self.tracker.next_offset
         if next_offset is None:
             return None
-        return PartitionCommit(
-            self.progress_id, self.epoch, self.commit_seq, next_offset, self.tracker.islands()
-        )
+        return PartitionCommit(self.progress_id, self.epoch, self.commit_seq, next_offset, self.tracker.islands())
 
 
 class Assignment:

@@ -69,9 +69,7 @@ class Claims:
 
     def on_fenced(self, progress_ids: frozenset[int]) -> None:
         for partition in self._assignment.by_progress_id(progress_ids):
-            log.warning(
-                "partition.fenced", topic=partition.topic, partition=partition.number, epoch=partition.epoch
-            )
+            log.warning("partition.fenced", topic=partition.topic, partition=partition.number, epoch=partition.epoch)
             self._metrics.fenced(1)
             self._lose(partition)
             self._fenced_since[partition.key] = asyncio.get_running_loop().time()
@@ -79,9 +77,7 @@ class Claims:
     def on_rewound(self, progress_ids: frozenset[int]) -> None:
         lost = self._assignment.by_progress_id(progress_ids)
         for partition in lost:
-            log.warning(
-                "partition.rewound", topic=partition.topic, partition=partition.number, epoch=partition.epoch
-            )
+            log.warning("partition.rewound", topic=partition.topic, partition=partition.number, epoch=partition.epoch)
             self._metrics.rewound(1)
             self._lose(partition)
         self._claim([partition.key for partition in lost])
@@ -185,9 +181,7 @@ class Claims:
         group = self._config.group_id
 
         async def claim() -> Claim:
-            return await self._store.claim_partition(
-                group, cluster_id, topic, topic_id, number, self._owner_id
-            )
+            return await self._store.claim_partition(group, cluster_id, topic, topic_id, number, self._owner_id)
 
         claimed = await self._patience.call("claim_partition", claim)
         offset = claimed.next_offset
@@ -219,9 +213,7 @@ class Claims:
             await self.release([partition])
             return
         if claimed.previous_topic_id is not None and claimed.next_offset is None:
-            log.warning(
-                "topic.recreated", topic=topic, partition=number, was=claimed.previous_topic_id, now=topic_id
-            )
+            log.warning("topic.recreated", topic=topic, partition=number, was=claimed.previous_topic_id, now=topic_id)
         self._assignment.put(partition)
         self._poller.start_partition(
             key, offset, lambda: self._started(partition), lambda error: self._not_started(partition, error)

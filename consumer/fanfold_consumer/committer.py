@@ -153,9 +153,7 @@ class Committer:
                 batch.dead_letters.append(completion.dead_letter)
                 position = None  # a dead letter's copy goes out whatever becomes of its result
             for record in completion.outbox:
-                batch.outbox.append(
-                    OutboxRecord(record.topic, record.key, record.value, record.headers, position)
-                )
+                batch.outbox.append(OutboxRecord(record.topic, record.key, record.value, record.headers, position))
         for partition in partitions.values():
             progress = partition.progress()
             assert progress is not None  # something of it was delivered, or there were no completion
@@ -170,16 +168,12 @@ class Committer:
         reply: CommitReply,
         seconds: float,
     ) -> None:
-        for partition, progress, commit_seq in zip(
-            partitions, batch.partitions, reply.commit_seqs, strict=True
-        ):
+        for partition, progress, commit_seq in zip(partitions, batch.partitions, reply.commit_seqs, strict=True):
             partition.commit_seq = commit_seq
             partition.committed_offset = progress.next_offset
         for letter in batch.dead_letters:
             self._metrics.parked(letter.code)
-            log.warning(
-                "record.parked", code=letter.code, offset=letter.offset, progress_id=letter.progress_id
-            )
+            log.warning("record.parked", code=letter.code, offset=letter.offset, progress_id=letter.progress_id)
         self._metrics.committed(dict(Counter(outcome.value for outcome in reply.outcomes)), seconds)
         self._metrics.completed(len(reply.completed))
         publications = [

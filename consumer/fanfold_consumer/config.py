@@ -30,7 +30,7 @@ class FleetConfig:
         group_instance_id: static membership: a restart within the session timeout keeps its partitions. None: dynamic.
         concurrency: tasks whose handlers run at once.
         sync_workers: OS threads for `def` handlers; at most `concurrency`.
-        in_flight_max: records polled and not yet committed; beyond it polling pauses.
+        in_flight_max: records polled and not yet committed; beyond it polling pauses. Bounds every other number here.
         in_flight_bytes_max: the same in bytes of their values.
         batch_results_max: results in one commit. A commit never waits for so many: whatever is finished goes.
         batch_bytes_max: bytes of payload in one commit.
@@ -94,15 +94,6 @@ class FleetConfig:
                 problems.append(f"--{name.replace('_', '-')}: {value} is outside {low} .. {high}")
         if self.health_port is not None and not 0 <= self.health_port <= PORT_MAX:
             problems.append(f"--health-port: {self.health_port} is outside 0 .. {PORT_MAX}")
-        if self.batch_results_max > self.in_flight_max:
-            problems.append(
-                f"--batch-results-max {self.batch_results_max} is above --in-flight-max {self.in_flight_max}: "
-                "such a batch could never fill"
-            )
-        if self.concurrency > self.in_flight_max:
-            problems.append(
-                f"--concurrency {self.concurrency} is above --in-flight-max {self.in_flight_max}: some would never work"
-            )
         problems.extend(self._kafka_problems())
         if problems:
             raise ConfigError(problems)

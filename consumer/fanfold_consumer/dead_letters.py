@@ -6,6 +6,7 @@ Headers on the topic are those of Kafka Connect's dead letter queue (KIP-298), w
 from __future__ import annotations
 
 from fanfold_consumer.work import Completion, Delivery, header_list
+from fanfold_producer.fan_out import WRITTEN_BYTES_MAX
 from fanfold_schemas import Task, dead_letter_topic, pack_headers
 from fanfold_sql import DeadLetter, Finished, OutboxRecord
 
@@ -35,12 +36,14 @@ class Parking:
     ) -> Completion:
         """A completion that parks `delivery`.
 
+        The table keeps it in any case; the topic, unless it is too large for it or has no value.
+
         Args:
             task: what it decoded to, if it did.
             counts: whether its fan-out counts it as failed. A conflicting record does not: the task it poses as has,
                 or will have, a result of its own.
         """
-        error = error.replace("\0", "\\0")[:ERROR_CHARS_MAX]
+        error = _storable(error)[:ERROR_CHARS_MAX]
         message, partition = delivery.message, delivery.partition
         headers = header_list(message)
         letter = DeadLetter(
@@ -67,9 +70,16 @@ class Parking:
                 (f"{CONNECT}exception.class.name", code.encode()),
                 (f"{CONNECT}exception.message", error.encode()),
             ]
-            outbox = (
-                OutboxRecord(
-                    dead_letter_topic(partition.topic), message.key(), message.value(), pack_headers(headers)
-                ),
-            )
+            packed = pack_headers(headers)
+            size = len(message.key() or b"") + len(message.value() or b"") + len(packed)
+            # With its new headers it may have outgrown what the broker takes, and would be tried for ever. Packed, a
+            # header takes no less than on the wire but for the few bytes of its lengths. A record without a value (a
+            # tombstone) is no record to the outbox: there, no value stands for a fold.
+            if message.value() is not None and size + 8 * len(headers) <= WRITTEN_BYTES_MAX:
+                outbox = (OutboxRecord(dead_letter_topic(partition.topic), message.key(), message.value(), packed),)
         return Completion(delivery, result, letter, outbox)
+
+
+def _storable(text: str) -> str:
+    """Without what Postgres or UTF-8 cannot hold: a handler's error may quote any file name or input."""
+    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()

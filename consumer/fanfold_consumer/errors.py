@@ -13,7 +13,5 @@ class ConfigError(FanfoldError):
     """The configuration cannot work. Every problem is listed, not only the first."""
 
     def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__(
-            "the configuration cannot work:\n" + "\n".join(f"  - {problem}" for problem in problems)
-        )
+        super().__init__("the configuration cannot work:\n" + "\n".join(f"  - {problem}" for problem in problems))
         self.problems = tuple(problems)

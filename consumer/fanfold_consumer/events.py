@@ -1,4 +1,4 @@
-"""Every log event, in one list: `noun.past_verb`. Values travel in fields; payloads and error texts of handlers never do."""
+"""Every log event, in one list: `noun.past_verb`. Values travel in fields; payloads and handlers' errors never do."""
 
 from __future__ import annotations
 

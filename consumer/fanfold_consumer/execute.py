@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from fanfold_consumer.context import Sends, TaskContext
@@ -15,6 +16,7 @@ from fanfold_consumer.folds import built_in
 from fanfold_consumer.metrics import Metrics
 from fanfold_consumer.patience import Patience
 from fanfold_consumer.registry import ArgumentError, Handler, Registry, Retry
+from fanfold_consumer.time_limit import OutOfTime, within
 from fanfold_consumer.work import Completion, Work
 from fanfold_consumer.worker_threads import WorkerThreads
 from fanfold_producer.fan_out import build_fan_out
@@ -30,6 +32,8 @@ from fanfold_schemas import (
 from fanfold_sql import Finished, OutboxRecord, Store, StoredResult
 
 FOLD_PAGE = 2000
+DOUBLINGS_MAX = 60
+"""Of a backoff; it reached its limit long before, and beyond a thousand the number itself would overflow."""
 _ONCE = Retry(retries=0)
 BREATH = 100
 """Tasks a worker runs before others on the loop get their turn, when their handlers never wait for anything."""
@@ -43,6 +47,10 @@ class HandlerFailed(Exception):
         self.code = code
 
 
+class LetGo(Exception):
+    """The claim was lost or the member closes: whatever came of the task, it is done again elsewhere."""
+
+
 class FoldSuperseded(Exception):
     """The fan-out was reopened while its fold was read: another fold of a later run follows."""
 
@@ -52,6 +60,8 @@ class Executor:
 
     Args:
         finish: given the completion of each task, on the event loop.
+        failed: told when a worker broke off over something that is no handler's failure. Its task would never be
+            finished, so the member cannot go on.
     """
 
     def __init__(
@@ -65,6 +75,7 @@ class Executor:
         concurrency: int,
         sync_workers: int,
         finish: Callable[[Completion], None],
+        failed: Callable[[BaseException], None],
     ) -> None:
         self._registry = registry
         self._store = store
@@ -73,12 +84,15 @@ class Executor:
         self._metrics = metrics
         self._concurrency = concurrency
         self._finish = finish
+        self._failed = failed
         self._threads = WorkerThreads(sync_workers)
         self._queue: deque[Work] = deque()
         self._idle: deque[asyncio.Future[None]] = deque()
         self._workers: list[asyncio.Task[None]] = []
         self._running: dict[asyncio.Task[None], Work] = {}
+        # Cancelled because their partition was lost: they go on with other tasks.
         self._abandoned: set[asyncio.Task[None]] = set()
+        self._closing = False
 
     def submit(self, work: Work) -> None:
         """Queue a task. Order is that of arrival; there is no other promise."""
@@ -89,7 +103,9 @@ class Executor:
                 waiter.set_result(None)
                 return
         if len(self._workers) < self._concurrency:
-            self._workers.append(asyncio.get_running_loop().create_task(self._work()))
+            worker = asyncio.get_running_loop().create_task(self._work())
+            worker.add_done_callback(self._on_ended)
+            self._workers.append(worker)
 
     def drop_queued(self) -> None:
         """Let go of tasks that have not begun and must not any more."""
@@ -102,22 +118,27 @@ class Executor:
     def abandon_lost(self) -> None:
         """Cancel handlers whose results nobody can commit any more: they would only cost."""
         for worker, work in self._running.items():
-            if work.delivery.partition.lost:
+            if work.delivery.partition.lost and worker not in self._abandoned:
                 self._abandoned.add(worker)
                 worker.cancel()
 
     async def close(self) -> None:
         """Stop every worker; what still runs is cancelled and will be done again elsewhere."""
+        self._closing = True
         for worker in self._workers:
             worker.cancel()
         await asyncio.gather(*self._workers, return_exceptions=True)
         self._threads.close()
 
+    def _on_ended(self, worker: asyncio.Task[None]) -> None:
+        if not worker.cancelled() and (error := worker.exception()) is not None:
+            self._failed(error)
+
     async def _work(self) -> None:
         this = asyncio.current_task()
         assert this is not None
         breath = BREATH
-        while True:
+        while not self._closing:
             if not self._queue:
                 waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                 self._idle.append(waiter)
@@ -131,13 +152,15 @@ class Executor:
             try:
                 completion = await self._complete(work)
             except asyncio.CancelledError:
-                completion = Completion(work.delivery, dropped=True)
-                if this not in self._abandoned:
+                if this not in self._abandoned or self._closing:
                     raise
-                self._abandoned.discard(this)
-                this.uncancel()
+                completion = Completion(work.delivery, dropped=True)
             finally:
                 del self._running[this]
+                if this in self._abandoned:
+                    # Here, because a handler may have kept the cancellation to itself: the next one has no part in it.
+                    self._abandoned.discard(this)
+                    this.uncancel()
             self._finish(completion)
             breath -= 1
             if breath == 0:
@@ -148,19 +171,23 @@ class Executor:
         task = work.task
         try:
             value = await self._run(work)
+        except LetGo:
+            return Completion(work.delivery, dropped=True)
+        except FoldSuperseded:
+            return Completion(work.delivery)
+        except HandlerFailed as failure:
+            return self._fail(work, failure.code, str(failure))
+        try:
             outbox: tuple[OutboxRecord, ...] = ()
             if isinstance(value, Sends):
                 if value.sends or value.fold is not None:  # nobody waits for a fan-out of none without a fold
                     outbox = _publish_sends(task, work.delivery.partition.topic, value)
                 value = value.value
             payload = encode_payload(value)
-        except FoldSuperseded:
-            return Completion(work.delivery)
-        except HandlerFailed as failure:
-            return self._fail(work, failure.code, str(failure))
-        except (SchemaError, TypeError, ValueError) as error:
-            # Raised by our own encoding of what the handler returned: it would return the same again.
-            return self._fail(work, "E_RESULT", f"the handler's result cannot be stored: {error}")
+        except Exception as error:
+            # Of any kind: iterating over what the handler returned runs its code. It would return the same again.
+            text = str(error) if isinstance(error, SchemaError) else _text(error)
+            return self._fail(work, "E_RESULT", f"the handler's result cannot be stored: {text}")
         result = Finished(task, payload, work.arg_hash, work.delivery.partition.topic)
         return Completion(work.delivery, result, None, outbox)
 
@@ -182,15 +209,13 @@ class Executor:
         handler = self._registry.get(task.node)
         if handler is not None and handler.is_fold != task.is_fold:
             kind = "fold" if handler.is_fold else "task"
-            raise HandlerFailed(
-                "E_NODE", f"{task.node!r} is declared with @{kind}, but this is another kind of record"
-            )
+            raise HandlerFailed("E_NODE", f"{task.node!r} is declared with @{kind}, but this is another kind of record")
         if handler is None:
             function = built_in(task.node) if task.is_fold else None
             if function is None:
                 raise HandlerFailed(
                     "E_NODE",
-                    f"no handler named {task.node!r}; this member has {', '.join(self._registry.names())}",
+                    f"no handler named {task.node!r}; this member has {', '.join(self._registry.names()) or 'none'}",
                 )
             handler = Handler(task.node, function, True, False, False, None, None, _ONCE)
         argument: Any = task.arg
@@ -201,9 +226,7 @@ class Executor:
             try:
                 argument = handler.convert(argument)
             except ArgumentError as error:
-                raise HandlerFailed(
-                    "E_ARG", f"the arg of {task.node!r} is not what it declares: {error}"
-                ) from None
+                raise HandlerFailed("E_ARG", f"the arg of {task.node!r} is not what it declares: {error}") from None
         return await self._attempts(handler, work, argument, failed)
 
     async def _attempts(self, handler: Handler, work: Work, argument: Any, failed: tuple[int, ...]) -> Any:
@@ -216,17 +239,15 @@ class Executor:
             with self._metrics.running():
                 try:
                     return await self._call(handler, arguments)
-                except TimeoutError as error:
-                    failure: Exception = error
-                    code = "E_TIMEOUT"
-                    text = str(error) or f"no result within {handler.timeout_s} s"
                 except Exception as error:
-                    failure, code = error, "E_HANDLER"
-                    text = f"{type(error).__name__}: {error}"
+                    failure = error
+            if work.delivery.partition.lost or self._closing:
+                raise LetGo
             tried = attempt - task.attempt
-            if tried >= policy.retries or not isinstance(failure, policy.on) or work.delivery.partition.lost:
-                raise HandlerFailed(code, f"{text} (attempt {attempt})") from failure
-            wait_s = min(policy.backoff_max_s, policy.backoff_s * 2**tried) * random.random()  # noqa: S311
+            if tried >= policy.retries or not isinstance(failure, policy.on):
+                code = "E_TIMEOUT" if isinstance(failure, OutOfTime) else "E_HANDLER"
+                raise HandlerFailed(code, f"{_text(failure)} (attempt {attempt})") from failure
+            wait_s = min(policy.backoff_max_s, policy.backoff_s * 2 ** min(tried, DOUBLINGS_MAX)) * random.random()
             self._metrics.retried()
             log.info(
                 "task.retried",
@@ -240,16 +261,18 @@ class Executor:
             attempt += 1
 
     async def _call(self, handler: Handler, arguments: Sequence[Any]) -> Any:
-        if handler.is_async:
-            if handler.timeout_s is None:
-                return await handler.function(*arguments)
-            async with asyncio.timeout(handler.timeout_s):
-                return await handler.function(*arguments)
         function = handler.function
-        if handler.timeout_s is None:
-            return await self._threads.run(lambda: function(*arguments))
-        async with asyncio.timeout(handler.timeout_s):
-            return await self._threads.run(lambda: function(*arguments))
+        try:
+            if handler.is_async:
+                return await within(handler.timeout_s, function(*arguments))
+            return await self._threads.run(lambda: function(*arguments), handler.timeout_s)
+        except (asyncio.CancelledError, SystemExit, BaseExceptionGroup) as error:
+            this = asyncio.current_task()
+            if isinstance(error, Exception) or (this is not None and this.cancelling()):
+                raise
+            # The handler's own doing (it awaited something that was cancelled, say): a failure like any other. Passed
+            # on, it would end this worker, or the whole member.
+            raise RuntimeError(f"the handler raised {type(error).__name__}: {error}") from error
 
     async def _fold_input(self, task: Task) -> tuple[list[Any], tuple[int, ...]]:
         """The values of a complete fan-out in index order, and the indexes that failed."""
@@ -257,20 +280,37 @@ class Executor:
         failed: list[int] = []
         last = -1
         while True:
-            page = await self._patience.call("read_results", lambda: self._page(task, last))
+            page = await self._patience.call("read_results", partial(self._page, task, last))
             for result in page:
                 if result.status == "pending":
                     raise FoldSuperseded
                 if result.payload is None:
                     failed.append(result.index)
                 else:
-                    values.append(decode_payload(result.payload))
+                    values.append(_decoded(result))
             if len(page) < FOLD_PAGE:
                 return values, tuple(failed)
             last = page[-1].index
 
     async def _page(self, task: Task, last: int) -> list[StoredResult]:
         return await self._store.read_results(task.fan_out.id, after=last, limit=FOLD_PAGE)
+
+
+def _decoded(result: StoredResult) -> Any:
+    assert result.payload is not None
+    try:
+        return decode_payload(result.payload)
+    except SchemaError as error:
+        # Written by somebody else: our own results are encoded.
+        raise HandlerFailed("E_ARG", f"result {result.index} cannot be folded: {error}") from None
+
+
+def _text(error: Exception) -> str:
+    try:
+        said = str(error)
+    except Exception:
+        said = "(its message cannot be shown)"
+    return said if isinstance(error, OutOfTime) else f"{type(error).__name__}: {said}"
 
 
 def _context(task: Task, attempt: int, failed: tuple[int, ...]) -> TaskContext:

@@ -62,6 +62,7 @@ class Fleet:
         self._settled_event = asyncio.Event()
         self._fatal: asyncio.Future[None] | None = None
         self._started = False
+        self._draining = False
         self._beat_at = 0.0
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -115,7 +116,9 @@ class Fleet:
     # What the poller tells (see poller.Sink); on the event loop.
 
     def on_records(self, messages: list[Message]) -> None:
-        self._intake.accept(messages)
+        accepted = self._intake.accept(messages)
+        self._poller.done_with(len(messages) - accepted)
+        self._note_bytes()
 
     def on_assigned(self, keys: list[TopicPartition]) -> None:
         self._claims.on_assigned(keys)
@@ -163,23 +166,20 @@ class Fleet:
     def _accepted(self, delivery: Delivery) -> None:
         self._in_flight += 1
         self._in_flight_bytes += delivery.size
-        self._note_room()
 
     def _settled(self, deliveries: list[Delivery]) -> None:
         for delivery in deliveries:
             delivery.partition.in_flight -= 1
             self._in_flight_bytes -= delivery.size
         self._in_flight -= len(deliveries)
-        self._note_room()
+        self._poller.done_with(len(deliveries))
+        self._note_bytes()
         self._settled_event.set()
 
-    def _note_room(self) -> None:
-        config = self.config
-        self._poller.set_room(
-            self._in_flight + config.poll_records_max <= config.in_flight_max
-            and self._in_flight_bytes < config.in_flight_bytes_max
-            or self._in_flight == 0
-        )
+    def _note_bytes(self) -> None:
+        # One more batch may be on its way from the poller: the bound is this, plus what it hands over at once.
+        if not self._draining:
+            self._poller.set_welcome(self._in_flight == 0 or self._in_flight_bytes < self.config.in_flight_bytes_max)
 
     # Leaving partitions.
 
@@ -214,7 +214,8 @@ class Fleet:
 
     async def _drain(self) -> None:
         log.info("fleet.drain_started", in_flight=self._in_flight, bound_s=self.config.drain_s)
-        self._poller.set_room(False)
+        self._draining = True
+        self._poller.set_welcome(False)
         keys = [partition.key for partition in self._assignment]
         offsets = await self._hand_over(keys, self.config.drain_s)
         if offsets:
@@ -239,6 +240,7 @@ class Fleet:
             self,
             incremental=config.cooperative,
             records_max=config.poll_records_max,
+            in_flight_max=config.in_flight_max,
             revoke_timeout_s=config.revoke_grace_s + 15.0,
         )
         self._relay = Relay(
@@ -251,7 +253,7 @@ class Fleet:
             self._patience,
             self.metrics,
             self,
-            results_max=config.batch_results_max,
+            results_max=min(config.batch_results_max, config.in_flight_max),
             bytes_max=config.batch_bytes_max,
             lease_ms=lease_ms,
             settled=self._settled,
@@ -263,9 +265,10 @@ class Fleet:
             self._parking,
             self._patience,
             self.metrics,
-            concurrency=config.concurrency,
+            concurrency=min(config.concurrency, config.in_flight_max),
             sync_workers=config.sync_workers,
             finish=self._committer.finish,
+            failed=lambda error: self._fail(f"a worker broke off: {type(error).__name__}: {error}"),
         )
         self._intake = Intake(
             self._assignment,
@@ -305,9 +308,7 @@ class Fleet:
         there = set()
         for topic in self.config.topics:
             try:
-                await asyncio.to_thread(
-                    create_topics, self.config.kafka, {dead_letter_topic(topic): 1}, replication=-1
-                )
+                await asyncio.to_thread(create_topics, self.config.kafka, {dead_letter_topic(topic): 1}, replication=-1)
                 there.add(topic)
             except ProducerError as error:
                 log.warning("dead_letter_topic.missing", topic=dead_letter_topic(topic), error=str(error))

@@ -5,6 +5,7 @@ All are defined on the successes only; with none of them the answer is the fold 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -57,12 +58,13 @@ BUILT_IN: dict[str, Callable[[list[Any]], Any]] = {
     "max": greatest,
     "union": union,
 }
-FIRST = "first:"
+_is_first = re.compile(r"^first:([0-9]{1,6})\Z").match
 
 
 def built_in(name: str) -> Callable[[list[Any]], Any] | None:
     """The built-in fold of that name, or None. `first:<k>` keeps the k results of lowest index."""
-    if name.startswith(FIRST) and name[len(FIRST) :].isdigit():
-        k = int(name[len(FIRST) :])
+    first = _is_first(name)
+    if first is not None:
+        k = int(first[1])
         return lambda values: values[:k]
     return BUILT_IN.get(name)

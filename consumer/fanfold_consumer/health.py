@@ -10,6 +10,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 Check = Callable[[], str | None]
+CLIENT_TIMEOUT_S = 10.0
+"""A connection on which nothing is asked is closed after this."""
+CLOSE_POLL_S = 0.1
 
 
 class HealthServer:
@@ -24,17 +27,18 @@ class HealthServer:
         OSError: the address is taken.
     """
 
-    def __init__(
-        self, host: str, port: int, registry: CollectorRegistry, *, live: Check, ready: Check
-    ) -> None:
+    def __init__(self, host: str, port: int, registry: CollectorRegistry, *, live: Check, ready: Check) -> None:
         checks = {"/live": live, "/ready": ready}
 
         class Handler(BaseHTTPRequestHandler):
+            timeout = CLIENT_TIMEOUT_S
+
             def do_GET(self) -> None:
-                if self.path == "/metrics":
+                path = self.path.partition("?")[0]
+                if path == "/metrics":
                     self._answer(200, generate_latest(registry), CONTENT_TYPE_LATEST)
-                elif self.path in checks:
-                    why_not = checks[self.path]()
+                elif path in checks:
+                    why_not = _asked(checks[path])
                     text = (why_not or "ok") + "\n"
                     self._answer(200 if why_not is None else 503, text.encode(), "text/plain; charset=utf-8")
                 else:
@@ -53,10 +57,19 @@ class HealthServer:
         self._server = ThreadingHTTPServer((host, port), Handler)
         self._server.daemon_threads = True
         self.port = int(self._server.server_address[1])
-        self._thread = threading.Thread(target=self._server.serve_forever, name="fanfold-health", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(CLOSE_POLL_S,), name="fanfold-health", daemon=True
+        )
         self._thread.start()
 
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+def _asked(check: Check) -> str | None:
+    try:
+        return check()
+    except Exception as error:
+        return f"the check itself failed: {type(error).__name__}: {error}"

@@ -50,12 +50,18 @@ class Intake:
         self._deliveries: deque[Delivery] = deque()
         self._arrived = asyncio.Event()
 
-    def accept(self, messages: list[Message]) -> None:
-        """Note deliveries of partitions that are ours; what is of another claim, or finished, is let go here."""
+    def accept(self, messages: list[Message]) -> int:
+        """Note deliveries of partitions that are ours; what is of another claim, or finished, is let go here.
+
+        Returns how many are in flight from here on.
+        """
         partition: Partition | None = None
+        before = len(self._deliveries)
         for message in messages:
             topic, number, offset = message.topic(), message.partition(), message.offset()
-            assert topic is not None and number is not None and offset is not None
+            assert topic is not None
+            assert number is not None
+            assert offset is not None
             if partition is None or partition.number != number or partition.topic != topic:
                 partition = self._assignment.get((topic, number))
             if partition is None or partition.phase is not Phase.RUNNING:
@@ -69,6 +75,7 @@ class Intake:
             self._accepted(delivery)
             self._deliveries.append(delivery)
         self._arrived.set()
+        return len(self._deliveries) - before
 
     async def work(self) -> None:
         """Decode and check, for as long as the fleet lives."""
@@ -120,4 +127,7 @@ class Intake:
             return [None] * len(work)
 
 
-CONFLICT = "the task contradicts what is stored: the same task_id with another arg or index, or a fan-out of another size, fold, base or thread"
+CONFLICT = (
+    "the task contradicts what is stored: the same task_id with another arg or index, "
+    "or a fan-out of another size, fold, base or thread"
+)

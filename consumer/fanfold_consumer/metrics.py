@@ -16,9 +16,7 @@ class Metrics:
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
         # What became of results: applied, duplicate, stale, closed.
-        self._results = Counter(
-            "fanfold_results", "Results by outcome of their commit", ["outcome"], registry=registry
-        )
+        self._results = Counter("fanfold_results", "Results by outcome of their commit", ["outcome"], registry=registry)
         # Deliveries whose handler did not run, because the answer was known.
         self._skipped = Counter(
             "fanfold_deliveries_skipped", "Deliveries that needed no handler", ["why"], registry=registry
@@ -26,13 +24,9 @@ class Metrics:
         self._retries = Counter("fanfold_task_retries", "Handler attempts after the first", registry=registry)
         self._parked = Counter("fanfold_dead_letters", "Records parked", ["code"], registry=registry)
         self._fenced = Counter("fanfold_partitions_fenced", "Claims lost to another owner", registry=registry)
-        self._rewound = Counter(
-            "fanfold_partitions_rewound", "Claims found ahead of the database", registry=registry
-        )
+        self._rewound = Counter("fanfold_partitions_rewound", "Claims found ahead of the database", registry=registry)
         self._completed = Counter("fanfold_fan_outs_completed", "Fan-outs completed here", registry=registry)
-        self._published = Counter(
-            "fanfold_outbox_published", "Outbox records acknowledged by Kafka", registry=registry
-        )
+        self._published = Counter("fanfold_outbox_published", "Outbox records acknowledged by Kafka", registry=registry)
         self._commit_seconds = Histogram(
             "fanfold_commit_seconds", "Time of one commit", buckets=_SECONDS, registry=registry
         )

@@ -1,8 +1,9 @@
 """Which offsets of a partition are finished. Pure; an offset is always the next one to read.
 
-Offsets may have gaps (transaction markers, compaction), so progress follows the delivered sequence: `next_offset` is the
-first delivered offset that is not finished, or the one after the last delivered. What is finished above it are islands:
-they are stored too, so that whoever takes over does not run them again.
+Offsets may have gaps (transaction markers, compaction), so progress follows the delivered sequence: `next_offset` is
+the first delivered offset that is not finished, or the one after the last delivered. What is finished above it are
+islands: they are stored too, so that whoever takes over does not run them again. An island may cover a gap: nothing is
+ever delivered there.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class Patience:
                 answer = await function()
             except StoreUnavailable as error:
                 self._note_away(what, error)
-                await asyncio.sleep(wait * (0.5 + random.random() / 2))  # noqa: S311  spread, not secrecy
+                await asyncio.sleep(wait * (0.5 + random.random() / 2))
                 wait = min(WAIT_MAX_S, wait * 2)
                 continue
             self._note_back()
@@ -48,9 +48,7 @@ class Patience:
             self._logged_at = 0.0
         if now - self._logged_at >= LOG_EVERY_S or self._logged_at == 0.0:
             self._logged_at = now
-            log.warning(
-                "store.unavailable", call=what, error=str(error), away_s=round(now - self._away_since, 1)
-            )
+            log.warning("store.unavailable", call=what, error=str(error), away_s=round(now - self._away_since, 1))
 
     def _note_back(self) -> None:
         if self._away_since is not None:

@@ -24,6 +24,8 @@ PATIENCE_S = 1.0
 """How long polling may simply wait for room. Beyond it partitions are paused and polling goes on, so that the group
 hears from us; pausing at once would throw away what the client has fetched ahead, at every short wait."""
 WATERMARK_S = 5.0
+SEEK_PATIENCE_S = 0.5
+"""How long a partition may not be ready to seek before it is assigned anew."""
 Command = Callable[[Consumer], None]
 Offsets = dict[TopicPartition, int]
 
@@ -45,6 +47,8 @@ class Poller:
 
     Args:
         incremental: whether the group's protocol hands out partitions incrementally.
+        records_max: records handed to the loop at once.
+        in_flight_max: records handed to the loop of which `done_with` was not told yet; never more.
         revoke_timeout_s: how long a hand-over may keep the thread from polling.
     """
 
@@ -57,6 +61,7 @@ class Poller:
         *,
         incremental: bool,
         records_max: int,
+        in_flight_max: int,
         revoke_timeout_s: float,
     ) -> None:
         self._settings = settings
@@ -65,27 +70,37 @@ class Poller:
         self._sink = sink
         self._incremental = incremental
         self._records_max = records_max
+        self._in_flight_max = in_flight_max
         self._revoke_timeout_s = revoke_timeout_s
         self._commands: SimpleQueue[Command] = SimpleQueue()
-        self._room = threading.Event()
-        self._room.set()
+        # Records handed to the loop and records it is done with; the first is written by this thread, the second by
+        # the loop, so each may be read by both. Their difference is what is in flight.
+        self._handed = 0
+        self._done_with = 0
+        self._welcome = True
+        self._changed = threading.Event()
         self._closing = threading.Event()
         self._paused_for_room = False
         # Paused because they are not claimed yet, or stopped: room does not resume these.
         self._held_back: set[TopicPartition] = set()
         # The latest start of each partition, by its callback; an older one that is still being tried is void.
         self._starting: dict[TopicPartition, Callable[[], None]] = {}
+        # Where each was started.
+        self._offsets: Offsets = {}
         self._thread = threading.Thread(target=self._run, name="fanfold-poller", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
-    def set_room(self, room: bool) -> None:
-        """Whether more records are welcome."""
-        if room:
-            self._room.set()
-        else:
-            self._room.clear()
+    def set_welcome(self, welcome: bool) -> None:
+        """Whether records may come at all."""
+        self._welcome = welcome
+        self._changed.set()
+
+    def done_with(self, records: int) -> None:
+        """So many of the records handed over are in flight no more."""
+        self._done_with += records
+        self._changed.set()
 
     def do(self, command: Command) -> None:
         """Run a command on the client, soon, on its own thread."""
@@ -99,12 +114,14 @@ class Poller:
         failed: Callable[[KafkaException], None],
     ) -> None:
         """Seek to an offset and let records come. Right after an assignment the client may not be ready to seek yet:
-        then it is tried again, unless the partition was held or started anew meanwhile.
+        then it is tried again, unless the partition was held or started anew meanwhile. One that stopped at an offset
+        the log does not have never becomes ready: it is assigned anew.
 
         `started` is called on the loop after every record of an older position and before the first of the new one:
         the loop takes what this thread hands it in order.
         """
         self._starting[key] = started
+        give_up_at = time.monotonic() + SEEK_PATIENCE_S
 
         def command(consumer: Consumer) -> None:
             if self._starting.get(key) is not started:
@@ -112,11 +129,14 @@ class Poller:
             try:
                 consumer.seek(KafkaPartition(key[0], key[1], offset))
             except KafkaException as error:
-                if error.args[0].code() in (KafkaError._STATE, KafkaError._PREV_IN_PROGRESS):
-                    self._loop.call_soon_threadsafe(self._loop.call_later, 0.02, self.do, command)
-                else:
+                if error.args[0].code() not in (KafkaError._STATE, KafkaError._PREV_IN_PROGRESS):
                     self._loop.call_soon_threadsafe(failed, error)
-                return
+                    return
+                if time.monotonic() < give_up_at:
+                    self._loop.call_soon_threadsafe(self._loop.call_later, 0.02, self.do, command)
+                    return
+                self._assign_anew(consumer, KafkaPartition(key[0], key[1], offset))
+            self._offsets[key] = offset
             self._loop.call_soon_threadsafe(started)
             self._held_back.discard(key)
             if not self._paused_for_room:
@@ -154,7 +174,7 @@ class Poller:
     async def close(self) -> None:
         """Leave the group; partitions still held are revoked through the sink on the way."""
         self._closing.set()
-        self._room.set()
+        self._changed.set()
         await asyncio.to_thread(self._thread.join)
 
     async def _watermarks(self, key: TopicPartition) -> tuple[int, int]:
@@ -180,14 +200,11 @@ class Poller:
 
     def _run(self) -> None:
         consumer = Consumer(self._settings)
-        consumer.subscribe(
-            self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
-        )
+        consumer.subscribe(self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
         try:
             while not self._closing.is_set():
                 self._run_commands(consumer)
-                if self._wait_for_room(consumer):
-                    self._poll(consumer)
+                self._poll(consumer, self._wait_for_room(consumer))
         finally:
             # What the fleet asked for before it closed, mirrored offsets above all, still happens.
             self._run_commands(consumer)
@@ -205,12 +222,12 @@ class Poller:
                 # A command for a partition that has just gone: the rebalance says the rest.
                 log.warning("broker.unavailable", error=error.args[0].name())
 
-    def _poll(self, consumer: Consumer) -> None:
+    def _poll(self, consumer: Consumer, room: int) -> None:
         # poll() returns with the first record there is; consume() alone would wait to fill its batch.
         first = consumer.poll(POLL_S)
         if first is None:
             return
-        messages = [first, *consumer.consume(self._records_max - 1, 0)] if self._records_max > 1 else [first]
+        messages = [first, *consumer.consume(room - 1, 0)] if room > 1 else [first]
         records = []
         errors = []
         for message in messages:
@@ -220,31 +237,38 @@ class Poller:
             else:
                 errors.append((message, error))
         if records:
+            self._handed += len(records)
             self._to_loop(self._sink.on_records, records)
         # After the records: the end of a partition counts only once everything before it was delivered.
         for message, error in errors:
             self._on_error(message, error)
 
-    def _wait_for_room(self, consumer: Consumer) -> bool:
-        if self._room.is_set():
-            self._resume(consumer)
-            return True
-        if not self._paused_for_room:
-            deadline = time.monotonic() + PATIENCE_S
-            while time.monotonic() < deadline:
-                if self._room.wait(POLL_S):
-                    return True
-                self._run_commands(consumer)
-            self._paused_for_room = True
-            consumer.pause(consumer.assignment())
-        return True  # paused: this poll brings no records, but keeps us in the group
+    def _room(self) -> int:
+        """How many records may come now."""
+        if not self._welcome:
+            return 0
+        return min(self._records_max, self._in_flight_max - (self._handed - self._done_with))
+
+    def _wait_for_room(self, consumer: Consumer) -> int:
+        """The room there is, once there is some; 0 when polling goes on without, its partitions paused."""
+        deadline = time.monotonic() + PATIENCE_S
+        while (room := self._room()) <= 0 and not self._closing.is_set():
+            if self._paused_for_room:
+                return 0
+            if time.monotonic() >= deadline:
+                self._paused_for_room = True
+                consumer.pause(consumer.assignment())
+                return 0
+            self._changed.clear()
+            self._changed.wait(POLL_S)
+            self._run_commands(consumer)
+        self._resume(consumer)
+        return room
 
     def _resume(self, consumer: Consumer) -> None:
         if self._paused_for_room:
             self._paused_for_room = False
-            consumer.resume(
-                [p for p in consumer.assignment() if (p.topic, p.partition) not in self._held_back]
-            )
+            consumer.resume([p for p in consumer.assignment() if (p.topic, p.partition) not in self._held_back])
 
     def _on_assign(self, consumer: Consumer, parts: list[KafkaPartition]) -> None:
         # Until the claim says where to read. It must be an offset that the log has (any other is an error at once) and
@@ -280,6 +304,18 @@ class Poller:
         self._to_loop(self._sink.on_lost, _keys(parts))
         self._unassign(consumer, parts)
 
+    def _assign_anew(self, consumer: Consumer, part: KafkaPartition) -> None:
+        if self._incremental:
+            consumer.incremental_unassign([part])
+            consumer.incremental_assign([part])
+            return
+        others = [p for p in consumer.position(consumer.assignment()) if (p.topic, p.partition) != _keys([part])[0]]
+        for other in others:
+            if other.offset < 0:  # nothing was delivered yet: it is on its way to where it was started, if it was
+                other.offset = self._offsets.get((other.topic, other.partition), 0)
+        consumer.assign([*others, part])
+        consumer.pause([p for p in others if (p.topic, p.partition) in self._held_back])
+
     def _unassign(self, consumer: Consumer, parts: list[KafkaPartition]) -> None:
         self._held_back.difference_update(_keys(parts))
         if self._incremental:
@@ -290,7 +326,9 @@ class Poller:
     def _on_error(self, message: Message, error: KafkaError) -> None:
         topic, partition, offset = message.topic(), message.partition(), message.offset()
         if error.code() == KafkaError._PARTITION_EOF:
-            assert topic is not None and partition is not None and offset is not None
+            assert topic is not None
+            assert partition is not None
+            assert offset is not None
             self._to_loop(self._sink.on_end, (topic, partition), offset)
         elif error.fatal():
             self._to_loop(self._sink.on_fatal, error)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib
 import inspect
 import sys
@@ -111,18 +113,32 @@ class Registry:
     def _declare(
         self, name: str, is_fold: bool, timeout_s: float | None, retry: Retry
     ) -> Callable[[Function], Function]:
+        if callable(name):
+            # `@task` without its parentheses would be a declaration that never happens, without a word.
+            kind, function_name = "fold" if is_fold else "task", getattr(name, "__name__", "name")
+            raise ConfigError([f'a handler without a name; write @{kind}("{function_name}")'])
+
         def register(function: Function) -> Function:
-            problems = self._problems(name, function, timeout_s, retry)
+            problems = [*self._name_problems(name, function), *_setting_problems(timeout_s, retry)]
+            parameters = _parameters(function)
+            convert = None
+            problem = _function_problem(function, parameters)
+            if problem is None:
+                try:
+                    convert = _converter(function, parameters[0])
+                except TypeError as error:
+                    problem = str(error)
+            if problem is not None:
+                problems.append(problem)
             if problems:
                 raise ConfigError([f"handler {name!r}: {problem}" for problem in problems])
-            parameters = _parameters(function)
             self._handlers[name] = Handler(
                 name,
                 function,
                 is_fold,
                 inspect.iscoroutinefunction(function),
-                len(parameters) > 1,
-                _converter(function, parameters[0]),
+                len(_positional(parameters)) > 1,
+                convert,
                 timeout_s,
                 retry,
             )
@@ -130,29 +146,17 @@ class Registry:
 
         return register
 
-    def _problems(self, name: str, function: Any, timeout_s: float | None, retry: Retry) -> list[str]:
-        problems = []
+    def _name_problems(self, name: str, function: Any) -> list[str]:
         try:
             check_id(name, "name")
         except SchemaError as error:
-            problems.append(error.detail)
-        known = self._handlers.get(name)
-        if known is not None and (known.function.__module__, known.function.__qualname__) != (
-            getattr(function, "__module__", None),
-            getattr(function, "__qualname__", None),
-        ):
-            problems.append(f"declared already by {known.function.__module__}.{known.function.__qualname__}")
+            return [error.detail]
         if built_in(name) is not None:
-            problems.append("the name of a built-in fold; choose another")
-        if not callable(function) or not 1 <= len(_parameters(function)) <= 2:
-            problems.append(
-                "takes the arg and, if it wants it, a TaskContext: one or two positional parameters"
-            )
-        if timeout_s is not None and timeout_s <= 0:
-            problems.append(f"timeout {timeout_s} s; it must be above 0, or None")
-        if retry.retries < 0 or retry.backoff_s < 0 or retry.backoff_max_s < retry.backoff_s:
-            problems.append("retries and backoff must not be negative, nor backoff above backoff_max")
-        return problems
+            return ["the name of a built-in fold; choose another"]
+        known = self._handlers.get(name)
+        if known is not None and _where(known.function) != _where(function):
+            return [f"declared already by {_where(known.function)}"]
+        return []
 
 
 def load_handlers(modules: Sequence[str], registry: Registry | None = None) -> Registry:
@@ -165,11 +169,13 @@ def load_handlers(modules: Sequence[str], registry: Registry | None = None) -> R
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
-    problems = []
+    problems: list[str] = []
     for name in modules:
         try:
             importlib.import_module(name)
-        except Exception as error:
+        except ConfigError as error:
+            problems += [f"--handlers {name}: {problem}" for problem in error.problems]
+        except (Exception, SystemExit) as error:  # a script without `if __name__ == "__main__"` ends itself
             problems.append(f"--handlers {name}: {type(error).__name__}: {error}")
     if not problems and not len(found):
         problems.append(f"no @task or @fold is declared in {', '.join(modules) or 'any module (--handlers)'}")
@@ -178,50 +184,97 @@ def load_handlers(modules: Sequence[str], registry: Registry | None = None) -> R
     return found
 
 
+def _where(function: Any) -> str:
+    """Where a function is declared; the same when its module is imported again."""
+    return f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', '?')}"
+
+
+def _setting_problems(timeout_s: float | None, retry: Retry) -> list[str]:
+    problems = []
+    if timeout_s is not None and not (_is_number(timeout_s) and timeout_s > 0):
+        problems.append(f"timeout {timeout_s!r} s; it must be above 0, or None")
+    numbers = (retry.retries, retry.backoff_s, retry.backoff_max_s)
+    if not (all(map(_is_number, numbers)) and retry.retries >= 0 and 0 <= retry.backoff_s <= retry.backoff_max_s):
+        problems.append("retries and backoff must not be negative, nor backoff above backoff_max")
+    kinds: tuple[Any, ...] = retry.on
+    if not all(isinstance(kind, type) and issubclass(kind, Exception) for kind in kinds):
+        problems.append(f"retry_on {kinds!r}: name an exception class, or a tuple of them")
+    return problems
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)
+
+
 def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     try:
-        return [p for p in inspect.signature(function).parameters.values() if p.kind in positional]
+        return list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
         return []
 
 
+def _positional(parameters: list[inspect.Parameter]) -> list[inspect.Parameter]:
+    return [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+
+
+def _function_problem(function: Any, parameters: list[inspect.Parameter]) -> str | None:
+    # Classes, partial() and objects with __call__ hide what they are: whether to await them, what types they take.
+    if not callable(function) or isinstance(function, type) or not hasattr(function, "__qualname__"):
+        return f"{function!r:.60} is no function; declare one with def or async def"
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        return "yields its results; return them, as a list"
+    required = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    if required or not 1 <= len(_positional(parameters)) <= 2:
+        return "takes the arg and, if it wants it, a TaskContext: one or two positional parameters"
+    return None
+
+
 def _converter(function: Callable[..., Any], parameter: inspect.Parameter) -> Convert | None:
-    """How a decoded arg becomes what the annotation says; None where it says nothing."""
+    """How a decoded arg becomes what the annotation says; None where it says nothing.
+
+    Raises:
+        TypeError: no arg can be checked against the annotation.
+    """
     try:
         wanted = typing.get_type_hints(function).get(parameter.name, Any)
     except Exception as error:
-        raise ConfigError(
-            [f"handler {function.__qualname__}: its annotations cannot be resolved: {error}"]
+        raise TypeError(
+            f"its annotations cannot be resolved ({error}); import what they name outside of `if TYPE_CHECKING`"
         ) from error
-    if wanted in (Any, object, inspect.Parameter.empty):
+    if wanted in (Any, object):
         return None
-    if hasattr(wanted, "model_validate"):
-        return _pydantic(wanted.model_validate)
-    args = typing.get_args(wanted)
-    if typing.get_origin(wanted) is list and args and hasattr(args[0], "model_validate"):
-        validate = args[0].model_validate
-        return _pydantic(lambda values: [validate(value) for value in values])
-    return _msgspec(wanted)
+    try:
+        convert = _pydantic(wanted) if _has_model(wanted) else _msgspec(wanted)
+    except Exception as error:
+        raise TypeError(f"no arg can be checked against {wanted}: {error}") from error
+
+    def checked(value: Any) -> Any:
+        try:
+            return convert(value)
+        except Exception as error:
+            # As a rule a ValidationError, which says where; but a type's own validation may raise anything.
+            text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            raise ArgumentError(text) from None
+
+    return checked
+
+
+def _has_model(wanted: Any) -> bool:
+    """Whether pydantic is asked for, at any depth of `list[Model] | None`."""
+    return hasattr(wanted, "model_validate") or any(map(_has_model, typing.get_args(wanted)))
+
+
+def _pydantic(wanted: Any) -> Convert:
+    from pydantic import TypeAdapter  # only those who use it have it
+
+    return TypeAdapter(wanted).validate_python
 
 
 def _msgspec(wanted: Any) -> Convert:
-    def convert(value: Any) -> Any:
-        try:
-            return msgspec.convert(value, wanted)
-        except msgspec.ValidationError as error:
-            raise ArgumentError(str(error)) from None
-
-    return convert
-
-
-def _pydantic(validate: Callable[[Any], Any]) -> Convert:
-    def convert(value: Any) -> Any:
-        try:
-            return validate(value)
-        except ValueError as error:
-            raise ArgumentError(str(error)) from None
-
+    convert = functools.partial(msgspec.convert, type=wanted)
+    # A first value, of no type at all, shows whether msgspec can work with the annotation.
+    with contextlib.suppress(msgspec.ValidationError):
+        convert(None)
     return convert
 
 

@@ -1,4 +1,4 @@
-"""From the outbox to Kafka, each record at least once: our own right after the commit, others' when their lease ran out."""
+"""From the outbox to Kafka, each record at least once: our own after the commit, others' when their lease ran out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The records that move through the fleet: a task on its way to a handler, and a task that needs nothing more but a commit."""
+"""The records that move through the fleet: a task on its way to a handler, and one that needs nothing but a commit."""
 
 from __future__ import annotations
 

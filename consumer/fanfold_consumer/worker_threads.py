@@ -12,6 +12,8 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
+from fanfold_consumer.time_limit import within
+
 
 class _Call:
     __slots__ = ("abandoned", "function", "future", "loop", "started")
@@ -29,18 +31,32 @@ class WorkerThreads:
 
     def __init__(self, size: int) -> None:
         self._size = size
+        # Callers wait here and not in the queue, so that each call in the queue has a thread that is about to take it.
+        self._slots = asyncio.Semaphore(size)
         self._calls: SimpleQueue[_Call | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._threads = 0
+        # Threads that wait for a call, less the calls that wait for a thread.
         self._idle = 0
-        self._waiting = 0
 
-    async def run(self, function: Callable[[], Any]) -> Any:
-        """The function's result. If the caller is cancelled (a timeout), the thread is given up and replaced."""
+    async def run(self, function: Callable[[], Any], timeout_s: float | None = None) -> Any:
+        """The function's result. If its time is over or its caller is cancelled, the thread is given up and replaced.
+
+        Args:
+            timeout_s: counted from when there is a thread for it: waiting for one is not the function's time.
+
+        Raises:
+            OutOfTime: the function did not return in time; it runs on, and nobody waits for it.
+            RuntimeError: it raised what no event loop may see (SystemExit, StopIteration, ...).
+        """
+        async with self._slots:
+            return await within(timeout_s, self._run(function))
+
+    async def _run(self, function: Callable[[], Any]) -> Any:
         call = _Call(asyncio.get_running_loop(), function)
         with self._lock:
-            self._waiting += 1
-            if self._waiting > self._idle and self._threads < self._size:
+            self._idle -= 1
+            if self._idle < 0 and self._threads < self._size:
                 self._start()
         self._calls.put(call)
         try:
@@ -67,15 +83,12 @@ class WorkerThreads:
     def _work(self) -> None:
         while True:
             call = self._calls.get()
+            if call is None:
+                return
             with self._lock:
-                if call is None:
-                    self._idle -= 1
-                    self._threads -= 1
-                    return
-                self._waiting -= 1
                 if call.abandoned:
+                    self._idle += 1
                     continue
-                self._idle -= 1
                 call.started = True
             result: Any = None
             failure: BaseException | None = None
@@ -105,7 +118,8 @@ def _settle(future: asyncio.Future[Any], result: Any, failure: BaseException | N
         return
     if failure is None:
         future.set_result(result)
-    elif isinstance(failure, Exception):
+    elif isinstance(failure, Exception) and not isinstance(failure, StopIteration):
         future.set_exception(failure)
     else:
+        # StopIteration too: a future refuses it, and the caller would wait for ever.
         future.set_exception(RuntimeError(f"the handler raised {type(failure).__name__}: {failure}"))

@@ -5,20 +5,25 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
-from fanfold_consumer.cli.options import Command, database_option, kafka_options
+from fanfold_consumer.cli.options import Command, database_option, raw_kafka_options
 from fanfold_consumer.config import FleetConfig
+from fanfold_consumer.errors import ConfigError
 from fanfold_consumer.events import configure_logging
 from fanfold_consumer.fleet import Fleet
-from fanfold_consumer.registry import load_handlers
+from fanfold_consumer.registry import Registry, load_handlers
+from fanfold_producer.errors import KafkaConfigError
 from fanfold_producer.kafka import KafkaConfig
 from fanfold_schemas import DEFAULT_TOPIC
 
 _DEFAULTS: Any = FleetConfig.__dataclass_fields__
+_SOMEWHERE = KafkaConfig("localhost")
+"""In place of settings that cannot work, while the rest is checked."""
 
 
 def _setting(name: str, kind: Any, text: str) -> Callable[[Command], Command]:
@@ -40,12 +45,8 @@ def _setting(name: str, kind: Any, text: str) -> Callable[[Command], Command]:
     metavar="MODULE",
     help="Module with @task and @fold. Repeatable.",
 )
-@click.option(
-    "--group", "group_id", required=True, envvar="FANFOLD_GROUP", show_envvar=True, help="Consumer group."
-)
-@click.option(
-    "--topic", "topics", multiple=True, default=(DEFAULT_TOPIC,), show_default=True, help="Repeatable."
-)
+@click.option("--group", "group_id", required=True, envvar="FANFOLD_GROUP", show_envvar=True, help="Consumer group.")
+@click.option("--topic", "topics", multiple=True, default=(DEFAULT_TOPIC,), show_default=True, help="Repeatable.")
 @click.option(
     "--start",
     type=click.Choice(["earliest", "latest"]),
@@ -64,24 +65,35 @@ def _setting(name: str, kind: Any, text: str) -> Callable[[Command], Command]:
 @_setting("revoke_grace_s", float, "Seconds they get when their partition moves.")
 @_setting("pool_size", int, "Postgres connections.")
 @_setting("assignor", str, "partition.assignment.strategy of the group.")
-@click.option(
-    "--group-instance-id", envvar="FANFOLD_GROUP_INSTANCE_ID", show_envvar=True, help="Static membership."
-)
-@click.option(
-    "--prepare/--no-prepare", default=True, help="Prepared statements; off behind PgBouncer before 1.21."
-)
+@click.option("--group-instance-id", envvar="FANFOLD_GROUP_INSTANCE_ID", show_envvar=True, help="Static membership.")
+@click.option("--prepare/--no-prepare", default=True, help="Prepared statements; off behind PgBouncer before 1.21.")
 @click.option(
     "--health-port", type=int, envvar="FANFOLD_HEALTH_PORT", show_envvar=True, help="/live, /ready, /metrics."
 )
 @_setting("health_host", str, "Address of the health endpoint.")
-@click.option("--log-format", type=click.Choice(["console", "json"]), default="console", show_default=True)
 @click.option(
-    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
+    "--log-format",
+    type=click.Choice(["console", "json"]),
+    default="console",
+    show_default=True,
+    help="Events on stderr, for people or for machines.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="The least of them that is written.",
 )
 @database_option
-@kafka_options
+@raw_kafka_options
 def consume(
-    handlers: tuple[str, ...], kafka: KafkaConfig, log_format: str, log_level: str, **settings: Any
+    handlers: tuple[str, ...],
+    bootstrap_servers: str | None,
+    properties: tuple[str, ...],
+    log_format: str,
+    log_level: str,
+    **settings: Any,
 ) -> None:
     """Run tasks of a topic and commit their results exactly once.
 
@@ -89,8 +101,27 @@ def consume(
     is done again by the others.
     """
     configure_logging(json=log_format == "json", level=log_level)
-    fleet = Fleet(FleetConfig(kafka=kafka, **settings), load_handlers(handlers))
-    asyncio.run(_run(fleet))
+    problems: list[str] = []
+    kafka, registry = _SOMEWHERE, Registry()
+    with _collect(problems):
+        kafka = KafkaConfig.from_env(bootstrap_servers, properties)
+    config = FleetConfig(kafka=kafka, **settings)
+    with _collect(problems):
+        config.check()
+    with _collect(problems):
+        registry = load_handlers(handlers)
+    if problems:
+        raise ConfigError(problems)
+    asyncio.run(_run(Fleet(config, registry)))
+
+
+@contextmanager
+def _collect(problems: list[str]) -> Iterator[None]:
+    """Go on after problems of one part, so that those of all parts are told at once."""
+    try:
+        yield
+    except (ConfigError, KafkaConfigError) as error:
+        problems += error.problems
 
 
 async def _run(fleet: Fleet) -> None:

@@ -32,13 +32,18 @@ def kafka_options(command: Callable[..., Any]) -> Callable[..., Any]:
     wrapped.__doc__ = command.__doc__
     if hasattr(command, "__click_params__"):
         wrapped.__click_params__ = command.__click_params__  # type: ignore[attr-defined]
+    return raw_kafka_options(wrapped)
+
+
+def raw_kafka_options(command: Command) -> Command:
+    """The same for a command that takes `bootstrap_servers` and `properties` as they are given."""
     with_x = click.option(
         "-X",
         "properties",
         multiple=True,
         metavar="KEY=VALUE",
         help="librdkafka setting; prefix `consumer.` or `producer.` for one kind of client. Repeatable.",
-    )(wrapped)
+    )(command)
     return click.option(
         "--bootstrap-servers",
         envvar="KAFKA_BOOTSTRAP_SERVERS",

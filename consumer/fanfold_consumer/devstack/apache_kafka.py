@@ -64,9 +64,7 @@ class ApacheKafka:
         port: where clients connect; a free one when None. It stays the same over restarts.
     """
 
-    def __init__(
-        self, folder: Path | None = None, *, port: int | None = None, version: str = KAFKA_VERSION
-    ) -> None:
+    def __init__(self, folder: Path | None = None, *, port: int | None = None, version: str = KAFKA_VERSION) -> None:
         self.folder = temporary_folder("kafka") if folder is None else folder.absolute()
         self.port = free_port() if port is None else port
         self.version = version

@@ -16,9 +16,7 @@ from fanfold_consumer.devstack.errors import ServerFailed
 _STEP_TIMEOUT_S = 10.0
 
 
-def probe_broker(
-    bootstrap: str, *, timeout_s: float, client_config: Mapping[str, Setting] | None = None
-) -> None:
+def probe_broker(bootstrap: str, *, timeout_s: float, client_config: Mapping[str, Setting] | None = None) -> None:
     """Create a topic, send a record through it, commit its offset for a group, and delete both again.
 
     Committing makes a fresh broker create its internal offsets topic now, not under the first consumer.

@@ -74,9 +74,7 @@ class ServerProcess:
             if not self.alive:
                 code = self._child.returncode
                 self.kill()
-                raise ServerFailed(
-                    f"{self.command.name} ended with status {code} while starting.\n{self._log()}"
-                )
+                raise ServerFailed(f"{self.command.name} ended with status {code} while starting.\n{self._log()}")
             if time.monotonic() > deadline:
                 self.kill()
                 raise ServerFailed(

