@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -95,6 +96,21 @@ def produce(producer: Producer, record: Record, delivered: Delivered) -> None:
     )
 
 
+def kafka_error(failure: BaseException) -> KafkaError:
+    """librdkafka's error behind what confluent-kafka raised.
+
+    A fatal error is raised out of whatever happens to serve callbacks. If more callbacks follow in the same call,
+    the interpreter finds that exception still set behind them and raises SystemError, with ours as its cause.
+    """
+    seen: BaseException | None = failure
+    while seen is not None:
+        if isinstance(seen, KafkaException):
+            error: KafkaError = seen.args[0]
+            return error
+        seen = seen.__cause__
+    raise failure
+
+
 class Client:
     """A producer whose delivery reports are served by a worker of its own.
 
@@ -147,10 +163,29 @@ class Client:
 
     def close(self, timeout: float) -> int:
         """Write what is queued, at most `timeout` seconds. Returns how many records were given up."""
-        left = self._producer.flush(max(0.0, timeout))
+        deadline = time.monotonic() + timeout
+        try:
+            self._producer.flush(max(0.0, timeout))
+        except (KafkaException, SystemError) as failure:
+            self._break(failure)
+        # The worker may be in the middle of the last reports.
+        while len(self._producer) and not self.broken and time.monotonic() < deadline:
+            self._serve(0.01)
+        left = len(self._producer)
         self.retire()
         self._worker.join(timeout=1.0)
         return left
+
+    def _serve(self, timeout_s: float) -> None:
+        try:
+            self._producer.poll(timeout_s)
+        except (KafkaException, SystemError) as failure:
+            # A worker that ended here would leave its callers waiting; so they hear of it instead.
+            self._break(failure)
+
+    def _break(self, failure: BaseException) -> None:
+        self.broken = failure_text(kafka_error(failure))
+        self._producer.purge(blocking=False)
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
@@ -158,7 +193,7 @@ class Client:
 
     def _poll(self) -> None:
         while not (self._stopping and len(self._producer) == 0):
-            self._producer.poll(_POLL_S)
+            self._serve(_POLL_S)
             with self._lock:
                 rooms, self._rooms = self._rooms, []
             for room in rooms:

@@ -44,7 +44,7 @@ class FileRefused(ProducerError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line that holds a Send, or says why it holds none. Lines count from 1; of a CSV row, its last."""
+    """One line that holds a Send, or says why it holds none. Lines count from 1; of a CSV row, its first."""
 
     number: int
     send: Send | None
@@ -59,14 +59,12 @@ class Part:
     sends: list[Send]
 
 
-def open_input(path: str) -> IO[bytes]:
-    """A seekable binary file; `-` is standard input, kept in a temporary file beyond 8 MiB."""
+def open_input(path: str, stdin: IO[bytes]) -> IO[bytes]:
+    """A seekable file, which the caller closes; `-` is `stdin`, kept in a temporary file beyond 8 MiB."""
     if path != "-":
         return Path(path).open("rb")
-    spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES_MAX)  # noqa: SIM115: the caller closes it
-    with Path("/dev/stdin").open("rb") as stdin:
-        shutil.copyfileobj(stdin, spool)
-    spool.seek(0)
+    spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES_MAX)  # noqa: SIM115
+    shutil.copyfileobj(stdin, spool)
     return cast("IO[bytes]", spool)
 
 
@@ -119,14 +117,11 @@ def read_parts(
             continue
         if len(part.sends) == size_max:
             if split is None:
-                raise FileRefused(
-                    name,
-                    [
-                        *problems,
-                        f"line {line.number}: more than {FAN_OUT_SIZE_MAX:,} tasks, which is as wide as a fan-out "
-                        f"gets; pass --split N (up to {FAN_OUT_SIZE_MAX}) to publish several fan-outs of N tasks",
-                    ],
+                too_wide = (
+                    f"line {line.number}: more than {FAN_OUT_SIZE_MAX:,} tasks, which is as wide as a fan-out gets; "
+                    f"pass --split N (up to {FAN_OUT_SIZE_MAX}) to publish several fan-outs of N tasks"
                 )
+                raise FileRefused(name, [*problems, too_wide])
             if not problems:
                 yield part
             part = Part([], [])
@@ -211,10 +206,11 @@ def _csv_lines(file: IO[bytes], node: str) -> Iterator[Line]:
     header: list[str] = []
     try:
         while True:
+            number = rows.line_num + 1
             try:
                 row = next(rows, None)
             except (csv.Error, UnicodeDecodeError) as error:
-                yield Line(rows.line_num + 1, None, f"no CSV in UTF-8: {error}")
+                yield Line(number, None, f"no CSV in UTF-8: {error}")
                 return
             if row is None:
                 return
@@ -224,11 +220,11 @@ def _csv_lines(file: IO[bytes], node: str) -> Iterator[Line]:
                 header = row
                 twice = sorted({name for name in header if header.count(name) > 1})
                 if twice or "" in header:
-                    yield Line(rows.line_num, None, f"the header needs distinct names; twice or empty: {twice or ['']}")
+                    yield Line(number, None, f"the header needs distinct names; twice or empty: {twice or ['']}")
                     return
             elif len(row) != len(header):
-                yield Line(rows.line_num, None, f"{len(row)} fields, the header has {len(header)}")
+                yield Line(number, None, f"{len(row)} fields, the header has {len(header)}")
             else:
-                yield Line(rows.line_num, Send(node, dict(zip(header, row, strict=True))))
+                yield Line(number, Send(node, dict(zip(header, row, strict=True))))
     finally:
         text.detach()

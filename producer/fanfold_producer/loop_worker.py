@@ -20,6 +20,7 @@ class LoopWorker:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._worker: threading.Thread | None = None
         self._closed = False
+        self._running: set[Future[Any]] = set()
 
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Start a coroutine; cancelling the future cancels it. Raises `RuntimeError` once closed."""
@@ -31,10 +32,13 @@ class LoopWorker:
                 self._loop = asyncio.new_event_loop()
                 self._worker = threading.Thread(target=self._run, args=(self._loop,), name=self._name, daemon=True)
                 self._worker.start()
-            return asyncio.run_coroutine_threadsafe(work, self._loop)
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
+            self._running.add(future)
+        future.add_done_callback(self._running.discard)
+        return future
 
     def close(self, last: Coroutine[Any, Any, None] | None = None) -> None:
-        """Cancel what runs, then run `last`, then stop."""
+        """Cancel what callers still wait for, then run `last`, then stop."""
         with self._lock:
             self._closed = True
             loop, worker = self._loop, self._worker
@@ -43,7 +47,11 @@ class LoopWorker:
             if last is not None:
                 last.close()
             return
-        asyncio.run_coroutine_threadsafe(_wind_up(last), loop).result()
+        # Only those: the store's pool has tasks of its own on this loop, which it ends itself.
+        for future in list(self._running):
+            future.cancel()
+        if last is not None:
+            asyncio.run_coroutine_threadsafe(last, loop).result()
         loop.call_soon_threadsafe(loop.stop)
         worker.join()
 
@@ -52,15 +60,10 @@ class LoopWorker:
         asyncio.set_event_loop(loop)
         try:
             loop.run_forever()
+            # What was cancelled gets its turn to unwind.
+            left = asyncio.all_tasks(loop)
+            if left:
+                loop.run_until_complete(asyncio.wait(left))
+            loop.run_until_complete(loop.shutdown_asyncgens())
         finally:
             loop.close()
-
-
-async def _wind_up(last: Coroutine[Any, Any, None] | None) -> None:
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
-    if last is not None:
-        await last
-    await asyncio.get_running_loop().shutdown_asyncgens()

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from types import TracebackType
 
-from fanfold_producer.client import QUEUE_BYTES_MAX, QUEUE_RECORDS_MAX
+from fanfold_producer.client import CLOSE_TIMEOUT_S, QUEUE_BYTES_MAX, QUEUE_RECORDS_MAX
 from fanfold_producer.errors import FanOutUnknown
 from fanfold_producer.fan_out import BuiltFanOut, build_fan_out, deadline_to_ms
 from fanfold_producer.handle import FanOutHandle
@@ -35,7 +35,8 @@ class Publisher:
         topic: where fan-outs go that name no other topic.
         database_url: Postgres, for `FanOutHandle.result` and `.progress`: a URL or key=value string; empty: the
             PG* variables; None: handles only carry ids.
-        atomic: write each fan-out in a Kafka transaction, so that its tasks become visible together or never.
+        atomic: write each fan-out in a Kafka transaction, so that its tasks become visible together or never, as
+            far as the broker keeps to it: Apache Kafka does; the embedded broker shows aborted records as well.
             False: tasks become visible one by one; for brokers without transactions, and for many small fan-outs
             at once, since transactions of one publisher come one after another.
         source: the CloudEvents source of the records, such as the name of your service.
@@ -149,8 +150,12 @@ class Publisher:
         reading = self._worker.submit(self._results.progress(fan_out_id))
         return self._attached(fan_out_id, await asyncio.wrap_future(reading))
 
-    def close(self) -> None:
-        """Write what is queued, at most 10 seconds, and let go of all clients. Handles cannot wait any longer."""
+    def close(self, timeout: float = CLOSE_TIMEOUT_S) -> None:
+        """Let go of all clients; handles cannot wait any longer. Closing again does nothing.
+
+        A transaction under way is finished first. Records of other calls that gave up waiting get `timeout`
+        seconds more.
+        """
         with self._lock:
             self._closed = True
             sender, self._sender = self._sender, None
@@ -158,7 +163,7 @@ class Publisher:
         if transactions is not None:
             transactions.close()
         if sender is not None:
-            sender.close()
+            sender.close(timeout)
         self._worker.close(self._results.close())
 
     async def aclose(self) -> None:
