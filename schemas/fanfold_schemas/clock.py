@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from fanfold_schemas.errors import SchemaError
 from fanfold_schemas.limits import BRANCH_CHARS_MAX, BRANCHES_MAX, INT64_MAX
@@ -41,11 +42,13 @@ class VectorClock(Mapping[str, int]):
         return f"VectorClock({self._counters!r})"
 
     def merge(self, other: VectorClock) -> VectorClock:
-        """The least clock that dominates both."""
+        """The least clock that dominates both. It may name more branches than a record can: a thread outgrows them."""
         merged = dict(self._counters)
         for branch, counter in other._counters.items():
             merged[branch] = max(counter, merged.get(branch, 0))
-        return VectorClock(merged)
+        clock = VectorClock()
+        clock._counters = merged
+        return clock
 
     def dominates(self, other: VectorClock) -> bool:
         """Whether every branch here is at least as far as there (so a clock dominates itself)."""
@@ -70,7 +73,7 @@ class VectorClock(Mapping[str, int]):
         return dict(self._counters)
 
 
-def check_clock(counters: Mapping[str, int], path: str) -> dict[str, int]:
+def check_clock(counters: Mapping[Any, Any], path: str) -> dict[str, int]:
     """Return the counters as a dict of their own, or raise `SchemaError` (`E_LIMIT`, `E_SCHEMA` or `E_VALUE`)."""
     if len(counters) > BRANCHES_MAX:
         raise SchemaError("E_LIMIT", path, f"{len(counters)} branches, at most {BRANCHES_MAX}")
@@ -79,14 +82,10 @@ def check_clock(counters: Mapping[str, int], path: str) -> dict[str, int]:
         if not isinstance(branch, str) or not isinstance(counter, int) or isinstance(counter, bool):
             raise SchemaError("E_SCHEMA", path, "a clock maps branch names to integers")
         if len(branch) > BRANCH_CHARS_MAX:
-            raise SchemaError(
-                "E_LIMIT", path, f"a branch of {len(branch)} characters, at most {BRANCH_CHARS_MAX}"
-            )
+            raise SchemaError("E_LIMIT", path, f"a branch of {len(branch)} characters, at most {BRANCH_CHARS_MAX}")
         if "\0" in branch:
             raise SchemaError("E_VALUE", path, "a branch with a NUL character")
         if not 0 <= counter <= INT64_MAX:
-            raise SchemaError(
-                "E_LIMIT", path, f"counter {counter} of branch {branch[:40]!r} is outside 0..2^63-1"
-            )
+            raise SchemaError("E_LIMIT", path, f"counter {counter} of branch {branch[:40]!r} is outside 0..2^63-1")
         checked[branch] = counter
     return checked

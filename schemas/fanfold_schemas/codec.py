@@ -10,7 +10,7 @@ import msgspec
 import ormsgpack
 
 from fanfold_schemas.clock import check_clock
-from fanfold_schemas.errors import SchemaError
+from fanfold_schemas.errors import Code, SchemaError
 from fanfold_schemas.limits import (
     DEPTH_MAX,
     INT64_MAX,
@@ -22,6 +22,9 @@ from fanfold_schemas.limits import (
 )
 from fanfold_schemas.scan import scan
 from fanfold_schemas.task import WIRE_VERSION, Task
+
+# A set is not among them because it has no order, and a fold must not depend on one.
+_TAKEN = "it takes maps with text keys, lists, text, bytes, numbers up to int64, dataclasses and models"
 
 
 def encode_task(task: Task) -> bytes:
@@ -42,23 +45,21 @@ def decode_task(value: bytes | None) -> Task:
         SchemaError: with the code, the path and the limit; the record belongs to the dead letters.
     """
     if not value:
-        raise SchemaError(
-            "E_FRAME", "$", "an empty record" if value is not None else "a record without a value"
-        )
+        raise SchemaError("E_FRAME", "$", "an empty record" if value is not None else "a record without a value")
     if len(value) > RECORD_BYTES_MAX:
         raise SchemaError("E_LIMIT", "$", f"a record of {len(value)} bytes, at most {RECORD_BYTES_MAX}")
     fields = _unpack(value)
     if not isinstance(fields, dict):
         raise SchemaError("E_FRAME", "$", f"expected a map, got {type(fields).__name__}")
     if fields.get("v") != WIRE_VERSION:
-        raise SchemaError(
-            "E_SCHEMA", "$.v", f"version {fields.get('v')!r:.20}, this reader knows {WIRE_VERSION}"
-        )
+        raise SchemaError("E_SCHEMA", "$.v", f"version {fields.get('v')!r:.20}, this reader knows {WIRE_VERSION}")
     try:
         task = msgspec.convert(fields, Task)
     except msgspec.ValidationError as error:
         detail, _, path = str(error).partition(" - at ")
-        raise SchemaError("E_SCHEMA", path.strip("`") or "$", detail) from None
+        # "Expected `int`, got `str`" is about a type; "Expected `int` <= 100000" is about a limit.
+        code: Code = "E_LIMIT" if detail.startswith("Expected") and ", got" not in detail else "E_SCHEMA"
+        raise SchemaError(code, path.strip("`") or "$", detail) from None
     _check_task(task)
     return task
 
@@ -74,7 +75,12 @@ def encode_payload(value: Any) -> bytes:
     data = _pack(value)
     if len(data) > RESULT_BYTES_MAX:
         raise SchemaError("E_LIMIT", "$", f"a result of {len(data)} bytes, at most {RESULT_BYTES_MAX}")
-    _check_values(ormsgpack.unpackb(data))
+    try:
+        value = ormsgpack.unpackb(data)
+    except ormsgpack.MsgpackDecodeError as error:
+        # Written but not readable: an extension type.
+        raise SchemaError("E_EXT", "$", f"only plain msgpack values can be stored: {error}") from None
+    _check_values(value)
     return data
 
 
@@ -104,17 +110,13 @@ def _pack(value: Any) -> bytes:
     try:
         return ormsgpack.packb(value, default=_plain, option=ormsgpack.OPT_SERIALIZE_PYDANTIC)
     except (ormsgpack.MsgpackEncodeError, TypeError, ValueError, RecursionError) as error:
-        raise SchemaError("E_VALUE", "$", f"cannot be encoded as msgpack: {error}") from None
+        raise SchemaError("E_VALUE", "$", f"cannot be encoded as msgpack: {error}; {_TAKEN}") from None
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, msgspec.Struct):
         return msgspec.structs.asdict(value)
-    if isinstance(value, frozenset | set):
-        raise TypeError("a set has no order; return a sorted list")
-    raise TypeError(
-        f"{type(value).__name__} is no msgpack value; return maps, lists, text, bytes and numbers"
-    )
+    raise TypeError  # the encoder puts a message of its own in place of any of ours
 
 
 def _unpack(data: bytes) -> Any:
@@ -158,8 +160,7 @@ def _check_values(root: Any) -> None:
                         raise SchemaError("E_VALUE", path, "a key with a NUL character")
                     stack.append((item, depth + 1, f"{path}.{key}" if len(path) < 120 else path))
             else:
-                for item in value:
-                    stack.append((item, depth + 1, path))
+                stack.extend((item, depth + 1, path) for item in value)
         elif kind is float:
             if not isfinite(value):
                 raise SchemaError("E_VALUE", path, f"{value} is no number JSON or a fold could use")
@@ -176,9 +177,7 @@ def _check_task(task: Task) -> None:
     if task.index >= fan_out.size:
         raise SchemaError("E_SCHEMA", "$.index", f"index {task.index} of a fan-out of {fan_out.size}")
     if fan_out.quorum is not None and fan_out.quorum > fan_out.size:
-        raise SchemaError(
-            "E_SCHEMA", "$.fan_out.quorum", f"quorum {fan_out.quorum} of a fan-out of {fan_out.size}"
-        )
+        raise SchemaError("E_SCHEMA", "$.fan_out.quorum", f"quorum {fan_out.quorum} of a fan-out of {fan_out.size}")
     if task.is_fold and task.node != fan_out.fold:
         raise SchemaError(
             "E_SCHEMA", "$.node", f"a fold task for {task.node!r} of a fan-out folded by {fan_out.fold!r}"

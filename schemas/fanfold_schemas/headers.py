@@ -1,6 +1,7 @@
 """Record headers: CloudEvents in Kafka's binary mode, W3C trace context, and what routing needs without decoding.
 
-Sources: CloudEvents Kafka protocol binding 1.0.2 (attributes as `ce_*`, media type in `content-type`); W3C Trace Context.
+Sources: CloudEvents Kafka protocol binding 1.0.2 (attributes as `ce_*`, media type in `content-type`) and W3C Trace
+Context.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def new_fan_out_id() -> str:
 
 
 def derive_task_id(fan_out_id: str, index: int) -> str:
-    """The id of task `index` of a fan-out whose caller brought none: the same on every publish, so twice is harmless."""
+    """The id of task `index` if its caller brought none: the same on every publish, so publishing twice is harmless."""
     return str(uuid.uuid5(NAMESPACE, f"{fan_out_id}/{index}"))
 
 

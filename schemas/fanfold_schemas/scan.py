@@ -75,9 +75,7 @@ def scan(data: bytes) -> None:
             if len(stack) >= DEPTH_MAX:
                 raise SchemaError("E_LIMIT", "$", f"nested deeper than {DEPTH_MAX}")
             if count > end - at:
-                raise SchemaError(
-                    "E_FRAME", "$", f"truncated: {count} values announced, {end - at} bytes left"
-                )
+                raise SchemaError("E_FRAME", "$", f"truncated: {count} values announced, {end - at} bytes left")
             values = count * 2 if kind == _MAP else count
             stack.append([kind, values, set() if kind == _MAP else None, kind == _MAP and count > 0])
         elif stack:

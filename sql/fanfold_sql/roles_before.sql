@@ -11,8 +11,13 @@ begin
             end;
         end if;
     end loop;
-    if not pg_catalog.pg_has_role(current_user, 'fanfold_owner', 'member') then
+    -- From PostgreSQL 16 on, whoever creates a role is a member who may hand it out, but may not act as it.
+    if not pg_catalog.pg_has_role(current_user, 'fanfold_owner', case
+        when pg_catalog.current_setting('server_version_num')::integer >= 160000 then 'set' else 'member' end) then
         execute pg_catalog.format('grant fanfold_owner to %I', current_user);
     end if;
+    -- "if not exists" wants the privilege to create one even if it does exist.
+    if pg_catalog.to_regnamespace('fanfold') is null then
+        create schema fanfold authorization fanfold_owner;
+    end if;
 end $$;
-create schema if not exists fanfold authorization fanfold_owner;

@@ -1,4 +1,4 @@
-"""The typed face of every procedure. One method, one statement, one transaction; nothing here holds a lock or a session."""
+"""The typed face of every procedure. One method, one statement, one transaction; nothing holds a lock or a session."""
 
 from __future__ import annotations
 
@@ -125,15 +125,11 @@ class Store:
         )
         return bool(row[0])
 
-    async def list_partitions(
-        self, group_id: str | None = None, topic: str | None = None
-    ) -> list[PartitionState]:
+    async def list_partitions(self, group_id: str | None = None, topic: str | None = None) -> list[PartitionState]:
         rows = await self._all("select * from fanfold.list_partitions(%s::text, %s::text)", (group_id, topic))
-        return [PartitionState(*row[:9], islands_from_text(row[9]), *row[10:]) for row in rows]
+        return [PartitionState(*(*row[:9], islands_from_text(row[9]), *row[10:])) for row in rows]
 
-    async def read_results(
-        self, fan_out_id: str, *, after: int = -1, limit: int = 1000
-    ) -> list[StoredResult]:
+    async def read_results(self, fan_out_id: str, *, after: int = -1, limit: int = 1000) -> list[StoredResult]:
         """A page of results in index order, after an index; `after=-2` begins with the fold's own (index -1)."""
         rows = await self._all(
             "select index, task_id, run, status, payload, committed_at"
@@ -219,7 +215,8 @@ class Store:
         try:
             async with self._pool.connection() as connection:
                 cursor = await connection.execute(query, parameters, binary=True)
-                return await cursor.fetchall()
+                rows: list[Row] = await cursor.fetchall()
+                return rows
         except psycopg.Error as error:
             raise translate(error) from error
 
@@ -237,9 +234,7 @@ async def reopen_fan_out(
 
     Call it in one transaction with the enqueueing of those tasks: a fan-out reopened without them would never close.
     """
-    cursor = await connection.execute(
-        "select fanfold.reopen_fan_out(%s, %s::text[])", (fan_out_id, list(task_ids))
-    )
+    cursor = await connection.execute("select fanfold.reopen_fan_out(%s, %s::text[])", (fan_out_id, list(task_ids)))
     row = await cursor.fetchone()
     return row[0] if row else None
 

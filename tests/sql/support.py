@@ -110,9 +110,7 @@ class Worker:
         owner: UUID | None = None,
         lease_ms: int = 30_000,
     ) -> CommitReply:
-        batch = CommitBatch(
-            list(results), list(partitions), list(dead_letters), list(outbox), owner or self.owner
-        )
+        batch = CommitBatch(list(results), list(partitions), list(dead_letters), list(outbox), owner or self.owner)
         try:
             cursor = self.connection.execute(COMMIT_RESULTS, commit_parameters(batch, lease_ms), binary=True)
             row = cursor.fetchone()

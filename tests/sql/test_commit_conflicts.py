@@ -44,15 +44,11 @@ def test_another_task_under_a_taken_index_is_a_conflict(worker: Worker, tables: 
     assert _conflicts(worker, tables, F.result(0, task_id="b"), F.result(1)) == [0]
 
 
-def test_two_tasks_under_one_index_in_one_batch_are_a_conflict_of_the_second(
-    worker: Worker, tables: Tables
-) -> None:
+def test_two_tasks_under_one_index_in_one_batch_are_a_conflict_of_the_second(worker: Worker, tables: Tables) -> None:
     assert _conflicts(worker, tables, F.result(0, task_id="a"), F.result(0, task_id="b")) == [1]
 
 
-def test_one_task_under_two_indexes_in_one_batch_is_a_conflict_of_the_second(
-    worker: Worker, tables: Tables
-) -> None:
+def test_one_task_under_two_indexes_in_one_batch_is_a_conflict_of_the_second(worker: Worker, tables: Tables) -> None:
     assert _conflicts(worker, tables, F.result(0, task_id="a"), F.result(1, task_id="a")) == [1]
 
 
@@ -96,9 +92,7 @@ def test_an_index_below_the_folds_is_a_conflict(worker: Worker, tables: Tables) 
     ids=lambda changes: next(iter(changes)),
 )
 class TestAFanOutThatDiffers:
-    def test_from_the_stored_one_is_a_conflict(
-        self, worker: Worker, tables: Tables, changes: dict[str, Any]
-    ) -> None:
+    def test_from_the_stored_one_is_a_conflict(self, worker: Worker, tables: Tables, changes: dict[str, Any]) -> None:
         worker.commit([F.result(0)])
         assert _conflicts(worker, tables, F.result(1), F.but(**changes).result(2)) == [1]
 

@@ -74,9 +74,7 @@ def test_a_fold_before_its_fan_out_is_complete_is_stale(worker: Worker, tables: 
     assert tables.fingerprint() == before
 
 
-def test_a_fold_in_the_batch_that_completes_its_fan_out_was_published_too_early(
-    worker: Worker, tables: Tables
-) -> None:
+def test_a_fold_in_the_batch_that_completes_its_fan_out_was_published_too_early(worker: Worker, tables: Tables) -> None:
     # Only a database that has gone back can have published it, so it folded results that are not these.
     worker.commit([F.result(0), F.result(1)])
     assert worker.outcomes(F.result(2), F.fold_result()) == [APPLIED, STALE]

@@ -61,9 +61,7 @@ def test_two_runs_of_a_task_in_one_batch_leave_the_higher_one(worker: Worker, ta
     assert tables.fan_out() == {"remaining": 2, "failed": 0, "run": 1, "complete": False}
 
 
-def test_two_runs_in_one_batch_the_higher_first_make_the_lower_a_duplicate(
-    worker: Worker, tables: Tables
-) -> None:
+def test_two_runs_in_one_batch_the_higher_first_make_the_lower_a_duplicate(worker: Worker, tables: Tables) -> None:
     low, high = F.result(0, run=1, payload=b"low"), F.result(0, run=2, payload=b"high")
     assert worker.outcomes(high, low) == [APPLIED, DUPLICATE]
     assert tables.status(low.task.task_id) == (2, "done", b"high")

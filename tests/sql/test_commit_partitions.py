@@ -117,9 +117,7 @@ class TestTheFence:
         assert tables.fan_out() is None
         assert worker.commit([F.result(0)], partitions=[kept.at(5)]).outcomes == [APPLIED]
 
-    def test_fenced_comes_before_rewound_and_conflict(
-        self, worker: Worker, make_worker: Callable[[], Worker]
-    ) -> None:
+    def test_fenced_comes_before_rewound_and_conflict(self, worker: Worker, make_worker: Callable[[], Worker]) -> None:
         lost, gone = worker.claim(0), Held(10**9, 1, 0)
         make_worker().claim(0)
         with pytest.raises(Fenced):

@@ -94,6 +94,16 @@ def test_an_earlier_failure_of_a_succeeded_task_takes_nothing_back(worker: Worke
     assert worker.outcomes(F.failure(0, run=1), F.result(1), F.result(2)) == [DUPLICATE, APPLIED, CLOSED]
 
 
+def test_a_failed_run_below_a_successful_one_in_the_same_batch_takes_nothing_back(worker: Worker) -> None:
+    batch = [F.result(0), F.result(0, run=3), F.failure(0, run=2), F.result(1), F.result(2)]
+    assert worker.outcomes(*batch) == [APPLIED, APPLIED, DUPLICATE, APPLIED, CLOSED]
+
+
+def test_a_failed_run_before_a_lower_successful_one_in_the_same_batch_takes_nothing_back(worker: Worker) -> None:
+    batch = [F.failure(0, run=2), F.result(0, run=1), F.result(1), F.result(2), F.result(3)]
+    assert worker.outcomes(*batch) == [APPLIED, DUPLICATE, APPLIED, APPLIED, CLOSED]
+
+
 def test_quorums_of_several_fan_outs_in_one_batch_are_counted_apart(worker: Worker) -> None:
     other, open_ended = F.but(id="f2", quorum=1), F.but(id="f3", quorum=None)
     batch = [F.result(0), other.result(0), open_ended.result(0), other.result(1), F.result(1), F.result(2)]

@@ -2,9 +2,10 @@
 --
 -- Locks    none of its own: the caller holds the threads' advisory locks, so two batches cannot both take the last place.
 -- Args     fan-outs by id and thread; results as in commit_results.
--- Returns  per result: false where the fan-out is complete, or where earlier successes of this batch complete it.
---          Refused is only what the fan-out can do without: a success that this very batch takes back (a higher run that
---          failed) leaves its place to another, or the fan-out might wait for ever for a result it was given.
+-- Returns  per result: false where the fan-out is complete, or has its quorum already (it was reopened and waits for
+--          its reruns only), or where earlier tasks of this batch fill it.
+--          What counts is how a task stands after the batch, so that nothing is refused that the fan-out then waits for: a
+--          task whose last writer here failed takes no place, a stored success that is taken back leaves its own.
 create or replace function fanfold.admit_results(
     p_fan_out_id text[], p_fan_thread_id text[], p_fan integer[], p_task_id text[], p_index integer[], p_run integer[],
     p_failed boolean[])
@@ -13,25 +14,26 @@ language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
     select array_agg(
-        a.quorum is null or a.completed_at is null
-            and (a.failed or a.index < 0 or a.nth_success <= a.quorum - a.succeeded + a.taken_back)
+        a.quorum is null or a.completed_at is null and (a.index < 0 or greatest(a.place, 1) <= a.quorum - a.succeeded + a.taken_back)
         order by a.no)
     from (
-        select t.no, t.failed, t.index, t.quorum, t.completed_at, t.succeeded,
-            count(*) filter (where not t.failed and t.index >= 0 and t.old_run is null and t.first)
-                over (partition by t.fan order by t.no) as nth_success,
-            count(*) filter (where t.failed and t.first_of_kind and t.run > t.success_run)
+        -- A task's place is the number of tasks up to its first result that end as new successes; 0: it takes none.
+        select t.no, t.index, t.quorum, t.completed_at, t.succeeded,
+            case when t.ends_failed then 0 else count(*) filter (where t.nth = 1 and not t.ends_failed and t.old_status is null)
+                over (partition by t.fan order by t.first_no) end as place,
+            count(*) filter (where t.nth = 1 and t.ends_failed and t.old_status = 'done' and t.last_run > t.old_run)
                 over (partition by t.fan) as taken_back
         from (
             select r.*, f.quorum, f.completed_at, f.size - f.remaining - f.failed as succeeded, e.run as old_run,
-                -- The run of a success that stands before this result is looked at.
-                least(case when e.status = 'done' then e.run end, r.new_success_run) as success_run
+                -- A fold is no task, so it neither takes a place nor leaves one.
+                case when r.index < 0 then 'fold' else e.status end as old_status
             from (
-                select u.*, row_number() over (partition by u.fan, u.task_id order by u.no) = 1 as first,
-                    row_number() over (partition by u.fan, u.task_id, u.failed order by u.run desc, u.no) = 1 as first_of_kind,
-                    min(u.run) filter (where not u.failed) over (partition by u.fan, u.task_id) as new_success_run
+                select u.*, row_number() over arrival as nth, min(u.no) over task as first_no, max(u.run) over task as last_run,
+                    first_value(u.failed) over writing as ends_failed
                 from unnest(p_fan, p_task_id, p_index, p_run, p_failed) with ordinality
-                    as u (fan, task_id, index, run, failed, no)) r
+                    as u (fan, task_id, index, run, failed, no)
+                window task as (partition by u.fan, u.task_id), arrival as (task order by u.no),
+                    writing as (task order by u.run desc, u.no)) r
             left join fanfold.fan_out f on f.fan_out_id = p_fan_out_id[r.fan]
             left join fanfold.result e on e.thread_id = p_fan_thread_id[r.fan] and e.task_id = r.task_id) t) a
 $$;

@@ -1,6 +1,7 @@
 -- clock_makes_stale: whether work derived from p_base is stale on a thread that stands at p_clock.
 -- Only branches that the base names count; a branch without a counter stands at 0. A thread without a clock: never.
--- Raises nothing. Not callable by the worker: a part of the procedures below. No SET clause, so that it is inlined.
+-- Raises nothing. Not callable by the worker: a part of the procedures below, which ask `p_clock @> p_base` first, because
+-- a function with a subquery is never inlined. No SET clause, so that a call at least switches no settings.
 create or replace function fanfold.clock_makes_stale(p_clock jsonb, p_base jsonb)
 returns boolean
 language sql immutable

@@ -97,7 +97,8 @@ begin
     into v_state, v_moves, v_limited
     from (
         select h.no, h.quorum, t.clock is null or not t.clock @> h.base as moves, (case
-            when fanfold.clock_makes_stale(t.clock, h.base) then 's'
+            -- The usual answer needs no call, which would cost more than the rest of this row.
+            when t.clock is not null and not t.clock @> h.base and fanfold.clock_makes_stale(t.clock, h.base) then 's'
             when f.fan_out_id is null then 'n'
             when (f.thread_id, f.size, f.base, f.fold, f.quorum, f.deadline_ms)
                 is distinct from (h.thread_id, h.size, h.base, h.fold, h.quorum, h.deadline_ms) then 'x'
@@ -232,9 +233,10 @@ begin
         select p.group_id, p.cluster_id, p.topic, p.topic_id, p.partition, d.record_offset, d.thread_id, d.fan_out_id,
             d.task_id, d.code, d.error, d.key, d.value, d.headers
         from unnest(p_dead_progress_id, p_dead_offset, p_dead_task_id, p_dead_thread_id, p_dead_fan_out_id, p_dead_code,
-            p_dead_error, p_dead_key, p_dead_value, p_dead_headers)
-            as d (progress_id, record_offset, task_id, thread_id, fan_out_id, code, error, key, value, headers)
+            p_dead_error, p_dead_key, p_dead_value, p_dead_headers) with ordinality
+            as d (progress_id, record_offset, task_id, thread_id, fan_out_id, code, error, key, value, headers, no)
         join fanfold.partition_progress p on p.progress_id = d.progress_id
+        order by d.no
         on conflict do nothing;
     end if;
     commit_seqs := '{}';

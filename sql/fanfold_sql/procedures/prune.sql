@@ -13,6 +13,9 @@ declare
     v_ids text[];
     v_threads text[];
 begin
+    fan_outs := 0;
+    results := 0;
+    threads := 0;
     select array_agg(f.fan_out_id), array_agg(distinct f.thread_id) into v_ids, v_threads
     from (
         select f.fan_out_id, f.thread_id from fanfold.fan_out f
@@ -24,15 +27,17 @@ begin
     select array_agg(f.fan_out_id) into v_ids
     from fanfold.fan_out f
     where f.fan_out_id = any (v_ids) and f.completed_at < p_before and (f.fold is null or f.folded_at < p_before);
-    -- A fold that a relay published without getting to acknowledge it could not be made again without its fan-out.
-    delete from fanfold.outbox o where o.fan_out_id = any (v_ids);
-    delete from fanfold.result r where r.fan_out_id = any (v_ids);
-    get diagnostics results = row_count;
-    delete from fanfold.fan_out f where f.fan_out_id = any (v_ids);
-    get diagnostics fan_outs = row_count;
-    delete from fanfold.thread t
-    where t.thread_id = any (v_threads) and not exists (select from fanfold.fan_out f where f.thread_id = t.thread_id);
-    get diagnostics threads = row_count;
+    if v_ids is not null then
+        -- A fold that a relay published without getting to acknowledge it could not be made again without its fan-out.
+        delete from fanfold.outbox o where o.fan_out_id = any (v_ids);
+        delete from fanfold.result r where r.fan_out_id = any (v_ids);
+        get diagnostics results = row_count;
+        delete from fanfold.fan_out f where f.fan_out_id = any (v_ids);
+        get diagnostics fan_outs = row_count;
+        delete from fanfold.thread t
+        where t.thread_id = any (v_threads) and not exists (select from fanfold.fan_out f where f.thread_id = t.thread_id);
+        get diagnostics threads = row_count;
+    end if;
     delete from fanfold.dead_letter d where d.dead_letter_id in (
         select o.dead_letter_id from fanfold.dead_letter o where o.created_at < p_before order by o.created_at limit p_limit);
     get diagnostics dead_letters = row_count;

@@ -33,15 +33,16 @@ begin
             when e.task_id is null and g.index >= 0 and not p_admit[g.no] then 'closed'
             when e.task_id is null then 'conflict'  -- another task_id holds this index of the fan-out
             when e.fan_out_id <> g.fan_out_id or e.index <> g.index or e.arg_hash <> g.arg_hash then 'conflict'
-            when g.first and n.task_id is not null then 'applied'
+            -- A hashed subplan; joined, it would be a nested loop, because the planner takes every array for a short one.
+            when g.first and (g.thread_id, g.task_id) in (
+                select n.thread_id, n.task_id from unnest(p_new_thread_id, p_new_task_id) as n (thread_id, task_id))
+                then 'applied'
             when g.run > e.run then 'replace'
             else 'duplicate' end as verdict
         from given g
         left join fanfold.fan_out f on f.fan_out_id = g.fan_out_id
         left join fanfold.result e on e.thread_id = g.thread_id and e.task_id = g.task_id
-        left join fanfold.result o on g.index < 0 and o.fan_out_id = g.fan_out_id and o.index = g.index
-        left join unnest(p_new_thread_id, p_new_task_id) as n (thread_id, task_id)
-            on n.thread_id = g.thread_id and n.task_id = g.task_id),
+        left join fanfold.result o on g.index < 0 and o.fan_out_id = g.fan_out_id and o.index = g.index),
     compared as (
         -- Two folds of one fan-out in one batch have to be the same, like any two results under one index.
         select j.thread_id, j.fan_out_id, j.task_id, j.index, j.run, j.failed, j.arg_hash, j.payload, j.no, j.old_status,
