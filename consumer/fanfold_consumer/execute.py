@@ -152,7 +152,7 @@ class Executor:
             try:
                 completion = await self._complete(work)
             except asyncio.CancelledError:
-                if this not in self._abandoned or self._closing:
+                if this not in self._abandoned:
                     raise
                 completion = Completion(work.delivery, dropped=True)
             finally:

@@ -116,9 +116,10 @@ class Fleet:
     # What the poller tells (see poller.Sink); on the event loop.
 
     def on_records(self, messages: list[Message]) -> None:
-        accepted = self._intake.accept(messages)
-        self._poller.done_with(len(messages) - accepted)
-        self._note_bytes()
+        accepted, size = self._in_flight, self._in_flight_bytes
+        self._intake.accept(messages)
+        accepted, size = self._in_flight - accepted, self._in_flight_bytes - size
+        self._poller.done_with(len(messages) - accepted, sum(map(len, messages)) - size)
 
     def on_assigned(self, keys: list[TopicPartition]) -> None:
         self._claims.on_assigned(keys)
@@ -146,8 +147,8 @@ class Fleet:
     def on_partition_error(self, key: TopicPartition, error: KafkaError) -> None:
         self._claims.on_partition_error(key, error)
 
-    def on_fatal(self, error: KafkaError) -> None:
-        self._fail(f"the Kafka client failed for good: {error.str()}")
+    def on_fatal(self, why: str) -> None:
+        self._fail(f"the Kafka client failed for good: {why}")
 
     # What a commit finds out (see committer.Owner).
 
@@ -168,18 +169,14 @@ class Fleet:
         self._in_flight_bytes += delivery.size
 
     def _settled(self, deliveries: list[Delivery]) -> None:
+        size = 0
         for delivery in deliveries:
             delivery.partition.in_flight -= 1
-            self._in_flight_bytes -= delivery.size
+            size += delivery.size
+        self._in_flight_bytes -= size
         self._in_flight -= len(deliveries)
-        self._poller.done_with(len(deliveries))
-        self._note_bytes()
+        self._poller.done_with(len(deliveries), size)
         self._settled_event.set()
-
-    def _note_bytes(self) -> None:
-        # One more batch may be on its way from the poller: the bound is this, plus what it hands over at once.
-        if not self._draining:
-            self._poller.set_welcome(self._in_flight == 0 or self._in_flight_bytes < self.config.in_flight_bytes_max)
 
     # Leaving partitions.
 
@@ -241,6 +238,7 @@ class Fleet:
             incremental=config.cooperative,
             records_max=config.poll_records_max,
             in_flight_max=config.in_flight_max,
+            in_flight_bytes_max=config.in_flight_bytes_max,
             revoke_timeout_s=config.revoke_grace_s + 15.0,
         )
         self._relay = Relay(

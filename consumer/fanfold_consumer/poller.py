@@ -39,7 +39,7 @@ class Sink(Protocol):
     def on_lost(self, keys: list[TopicPartition]) -> None: ...
     def on_end(self, key: TopicPartition, offset: int) -> None: ...
     def on_partition_error(self, key: TopicPartition, error: KafkaError) -> None: ...
-    def on_fatal(self, error: KafkaError) -> None: ...
+    def on_fatal(self, why: str) -> None: ...
 
 
 class Poller:
@@ -49,6 +49,7 @@ class Poller:
         incremental: whether the group's protocol hands out partitions incrementally.
         records_max: records handed to the loop at once.
         in_flight_max: records handed to the loop of which `done_with` was not told yet; never more.
+        in_flight_bytes_max: bytes of their values; from there on no more are polled, so it is passed by one batch.
         revoke_timeout_s: how long a hand-over may keep the thread from polling.
     """
 
@@ -62,6 +63,7 @@ class Poller:
         incremental: bool,
         records_max: int,
         in_flight_max: int,
+        in_flight_bytes_max: int,
         revoke_timeout_s: float,
     ) -> None:
         self._settings = settings
@@ -71,12 +73,13 @@ class Poller:
         self._incremental = incremental
         self._records_max = records_max
         self._in_flight_max = in_flight_max
+        self._in_flight_bytes_max = in_flight_bytes_max
         self._revoke_timeout_s = revoke_timeout_s
         self._commands: SimpleQueue[Command] = SimpleQueue()
-        # Records handed to the loop and records it is done with; the first is written by this thread, the second by
-        # the loop, so each may be read by both. Their difference is what is in flight.
-        self._handed = 0
-        self._done_with = 0
+        # What was handed to the loop and what it is done with; the first is written by this thread, the second by the
+        # loop, so each may be read by both. Their difference is what is in flight.
+        self._handed = self._handed_bytes = 0
+        self._done_with = self._done_with_bytes = 0
         self._welcome = True
         self._changed = threading.Event()
         self._closing = threading.Event()
@@ -97,8 +100,9 @@ class Poller:
         self._welcome = welcome
         self._changed.set()
 
-    def done_with(self, records: int) -> None:
-        """So many of the records handed over are in flight no more."""
+    def done_with(self, records: int, size: int) -> None:
+        """So many of the records handed over, and bytes of their values, are in flight no more."""
+        self._done_with_bytes += size
         self._done_with += records
         self._changed.set()
 
@@ -199,6 +203,14 @@ class Poller:
         return await future
 
     def _run(self) -> None:
+        try:
+            self._own_client()
+        except Exception as error:
+            # Settings that the client does not take, or a fault of ours: nobody else would notice that this thread,
+            # the member's only ear, has ended.
+            self._to_loop(self._sink.on_fatal, _text(error))
+
+    def _own_client(self) -> None:
         consumer = Consumer(self._settings)
         consumer.subscribe(self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
         try:
@@ -238,6 +250,7 @@ class Poller:
                 errors.append((message, error))
         if records:
             self._handed += len(records)
+            self._handed_bytes += sum(map(len, records))
             self._to_loop(self._sink.on_records, records)
         # After the records: the end of a partition counts only once everything before it was delivered.
         for message, error in errors:
@@ -245,7 +258,7 @@ class Poller:
 
     def _room(self) -> int:
         """How many records may come now."""
-        if not self._welcome:
+        if not self._welcome or self._handed_bytes - self._done_with_bytes >= self._in_flight_bytes_max:
             return 0
         return min(self._records_max, self._in_flight_max - (self._handed - self._done_with))
 
@@ -331,7 +344,7 @@ class Poller:
             assert offset is not None
             self._to_loop(self._sink.on_end, (topic, partition), offset)
         elif error.fatal():
-            self._to_loop(self._sink.on_fatal, error)
+            self._to_loop(self._sink.on_fatal, error.str())
         elif topic is not None and partition is not None and partition >= 0:
             self._to_loop(self._sink.on_partition_error, (topic, partition), error)
         else:
@@ -353,6 +366,10 @@ def _log_ends(consumer: Consumer, parts: Sequence[KafkaPartition]) -> list[int]:
         # The broker is away. Most logs begin at 0, and paused as they are, nothing is read from there.
         ends += [0] * (len(parts) - len(ends))
     return ends
+
+
+def _text(error: Exception) -> str:
+    return error.args[0].str() if isinstance(error, KafkaException) else f"{type(error).__name__}: {error}"
 
 
 def _keys(parts: Sequence[KafkaPartition]) -> list[TopicPartition]:

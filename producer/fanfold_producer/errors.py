@@ -69,6 +69,10 @@ class FanOutFailed(ProducerError):
         self.failures = tuple(failures)
 
 
+class FanOutStale(ProducerError):
+    """The thread moved past what the fan-out was derived from. Do: derive it anew from the thread's present clock."""
+
+
 class FoldFailed(ProducerError):
     """The tasks are finished but the fold failed for good. Do: mend it, replay the thread with `--rerun`."""
 

@@ -66,6 +66,7 @@ class FanOutHandle:
             TimeoutError: with how many are done, failed and remaining. Nothing is lost: wait again.
             FanOutFailed: tasks failed for good, and neither a fold nor a quorum says that this is all right.
             FoldFailed: the fold failed for good.
+            FanOutStale: its thread moved past its base, so it will never complete.
             StoreUnavailable: Postgres has not answered for half a minute. Wait again.
         """
         waiting = self._results.wait(self.fan_out_id, self.size, timeout, return_failures)

@@ -7,7 +7,7 @@ import time
 from contextlib import AsyncExitStack
 from typing import Any
 
-from fanfold_producer.errors import DatabaseNeeded, FanOutFailed, FoldFailed, TaskFailure
+from fanfold_producer.errors import DatabaseNeeded, FanOutFailed, FanOutStale, FoldFailed, TaskFailure
 from fanfold_schemas import FOLD_INDEX, decode_payload, derive_fold_task_id
 from fanfold_sql import FanOutState, Store, StoredResult, StoreUnavailable
 
@@ -44,6 +44,11 @@ class Results:
         """The outcome of a fan-out; see `FanOutHandle.result`."""
         store = await self._store()
         state = await self._wait_until_done(store, fan_out_id, size, timeout)
+        if state.state == "stale":
+            raise FanOutStale(
+                f"fan-out {fan_out_id} will not complete: its thread {state.thread_id!r} moved past the base "
+                f"{state.base} with {state.remaining} of {state.size} results outstanding; they are refused as stale."
+            )
         if state.state == "failed":
             errors = await _errors(store, fan_out_id)
             reason = errors.get(derive_fold_task_id(fan_out_id), _NO_REASON)
@@ -89,7 +94,7 @@ class Results:
             except StoreUnavailable:
                 if time.monotonic() - heard > STORE_PATIENCE_S:
                     raise
-            if seen is not None and seen.state in ("done", "failed"):
+            if seen is not None and seen.state in ("done", "failed", "stale"):
                 return seen
             left_s = float("inf") if timeout is None else started + timeout - time.monotonic()
             if left_s <= 0:

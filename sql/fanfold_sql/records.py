@@ -145,7 +145,7 @@ class StoredResult:
 
 @dataclass(frozen=True, slots=True)
 class FanOutState:
-    """A fan-out and how far it is. `state`: `open`, `folding`, `done` or `failed` (its fold failed)."""
+    """A fan-out and how far it is. `state`: `open`, `folding`, `done`, `failed` (its fold failed) or `stale`."""
 
     fan_out_id: str
     thread_id: str

@@ -6,4 +6,4 @@ grant usage on schema fanfold to fanfold_worker;
 grant execute on all functions in schema fanfold to fanfold_worker;
 -- Parts of the commit: they rely on locks that their caller holds.
 revoke execute on function fanfold.advance_clocks, fanfold.admit_results, fanfold.settle_results,
-    fanfold.clock_makes_stale from fanfold_worker;
+    fanfold.clock_makes_stale, fanfold.progress_key from fanfold_worker;

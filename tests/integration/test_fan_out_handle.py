@@ -13,6 +13,7 @@ from fanfold_producer import (
     DatabaseNeeded,
     FanOutFailed,
     FanOutHandle,
+    FanOutStale,
     FanOutUnknown,
     FoldFailed,
     KafkaConfig,
@@ -207,3 +208,18 @@ def test_closing_the_publisher_ends_every_wait(publisher: Publisher) -> None:
     asyncio.run(scenario())
     with pytest.raises(RuntimeError, match="closed"):
         handle.progress()
+
+
+def test_a_fan_out_whose_thread_moved_on_is_an_error_at_once(publisher: Publisher, database: Database) -> None:
+    handle = publisher.fan_out("moved", [("a", 1), ("a", 2)], base={"": 1})
+    fan_out = FanOut(handle.fan_out_id, 2)
+    old = Task(handle.task_ids[0], "moved", fan_out, 0, "a", base={"": 1})
+    newer = Task("newer", "moved", FanOut("newer", 1), 0, "a", base={"": 2})
+
+    async def commit(store: Store) -> None:
+        await store.commit(CommitBatch([Finished(old, encode_payload(1))]))
+        await store.commit(CommitBatch([Finished(newer, encode_payload(2))]))
+
+    _with_store(database, commit)
+    with pytest.raises(FanOutStale, match="1 of 2 results outstanding"):
+        handle.result(timeout=20)

@@ -71,7 +71,7 @@ create table fanfold.outbox (
 create index outbox_due on fanfold.outbox using btree (due_at, outbox_id);
 
 create table fanfold.partition_progress (
-    progress_id bigint not null generated always as identity,
+    progress_id bigint not null,
     group_id text collate "C" not null,
     cluster_id text collate "C" not null,
     topic text collate "C" not null,
@@ -295,6 +295,15 @@ create function fanfold.outbox_stats(
 returns record
 language sql stable security definer
 -- search_path=pg_catalog, pg_temp; for the worker
+
+create function fanfold.progress_key(
+    p_group_id text,
+    p_cluster_id text,
+    p_topic_id text,
+    p_partition integer)
+returns bigint
+language sql immutable
+-- no settings; internal
 
 create function fanfold.prune(
     p_before timestamp with time zone,

@@ -56,6 +56,12 @@ class TestClaim:
         }
         assert len(ids) == 4
 
+    def test_a_partition_has_the_same_id_after_the_database_forgot_it(self, worker: Worker, tables: Tables) -> None:
+        held = worker.claim(0)
+        tables.rows("delete from fanfold.partition_progress returning 1")
+        worker.claim(1)
+        assert worker.claim(0).progress_id == held.progress_id
+
     def test_a_recreated_topic_starts_from_its_beginning_and_says_so(self, worker: Worker) -> None:
         held = worker.claim()
         worker.commit(partitions=[held.at(100)])

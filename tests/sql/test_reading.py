@@ -83,6 +83,17 @@ class TestFanOuts:
             "foldless": "done",
         }
 
+    def test_what_the_thread_moved_past_is_stale_unless_it_was_done(self, all_states: Worker) -> None:
+        spec = FanOutSpec(id="superseded", thread_id="moved", base=(("", 1),))
+        all_states.commit([spec.result(0), *spec.but(id="finished", fold=None).results()])
+        all_states.commit([spec.but(id="newer", base=(("", 2),)).result(0)])
+        assert dict(_fan_outs(all_states, thread_id="moved")) == {
+            "superseded": "stale",
+            "finished": "done",
+            "newer": "open",
+        }
+        assert [row[0] for row in _fan_outs(all_states, state="stale")] == ["superseded"]
+
     def test_a_reopened_fan_out_is_open_then_folding_until_its_new_fold_is_in(self, all_states: Worker) -> None:
         spec = F.but(id="done")
         all_states.reopen("done", spec.task(0).task_id)
@@ -166,6 +177,13 @@ class TestPrune:
         assert tables.fingerprint() == before
         assert worker.one(self.PRUNE, (100,)) == (1, 3, 1, 0)
         assert tables.rows("select fan_out_id from fanfold.fan_out order by 1") == [("folding",), ("open",)]
+
+    def test_a_stale_fan_out_goes_although_it_never_completed(self, worker: Worker, tables: Tables) -> None:
+        superseded = F.but(id="superseded", base=(("", 1),))
+        worker.commit([superseded.result(0)])
+        worker.commit([superseded.but(id="newer", base=(("", 2),)).result(0)])
+        assert worker.one(self.PRUNE, (100,)) == (1, 1, 0, 0)
+        assert tables.rows("select fan_out_id from fanfold.fan_out") == [("newer",)]
 
     def test_a_fan_out_that_waits_for_the_fold_of_a_rerun_stays(self, worker: Worker, tables: Tables) -> None:
         worker.commit(F.results())

@@ -30,7 +30,7 @@ PUBLIC = {
     "reopen_fan_out",
     "reset_partition",
 }
-INTERNAL = {"admit_results", "advance_clocks", "clock_makes_stale", "settle_results"}
+INTERNAL = {"admit_results", "advance_clocks", "clock_makes_stale", "progress_key", "settle_results"}
 # A table and one of its columns.
 TABLES = {
     "thread": "thread_id",

@@ -65,9 +65,7 @@ def chosen_postgres() -> Choice:
     asked = os.environ.get(ENV_POSTGRES)
     if asked:
         if not asked.isdigit() or int(asked) not in found:
-            raise ValueError(
-                f"{ENV_POSTGRES}={asked!r} is not installed; found {', '.join(map(str, found)) or 'none'}"
-            )
+            raise ValueError(f"{ENV_POSTGRES}={asked!r} is not installed; found {', '.join(map(str, found)) or 'none'}")
         return Choice(asked, f"asked for by {ENV_POSTGRES}")
     if found:
         return Choice(str(DEFAULT_VERSION if DEFAULT_VERSION in found else max(found)), "embedded")

@@ -35,9 +35,7 @@ class Server:
             yield name
         finally:
             with psycopg.connect(self.dsn, autocommit=True) as connection:
-                connection.execute(
-                    sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name))
-                )
+                connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
 
     @contextmanager
     def worker_login(self) -> Iterator[tuple[str, str]]:
@@ -46,9 +44,7 @@ class Server:
         password = uuid.uuid4().hex
         role = sql.Identifier(name)
         with psycopg.connect(self.dsn, autocommit=True) as connection:
-            connection.execute(
-                sql.SQL("create role {} login password {}").format(role, sql.Literal(password))
-            )
+            connection.execute(sql.SQL("create role {} login password {}").format(role, sql.Literal(password)))
             connection.execute(sql.SQL("grant {} to {}").format(sql.Identifier(_WORKER_ROLE), role))
         try:
             yield name, password

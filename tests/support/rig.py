@@ -132,7 +132,7 @@ class Rig:
     def partitions(self, group: str = GROUP) -> dict[int, PartitionState]:
         """By number; of a topic that was made anew, only the newest."""
         states = self.store(lambda store: store.list_partitions(group))
-        return {state.partition: state for state in sorted(states, key=lambda state: state.progress_id)}
+        return {state.partition: state for state in states}
 
     def rows(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """As the owner of the tables."""

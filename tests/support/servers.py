@@ -45,9 +45,7 @@ def running_broker() -> Iterator[Broker]:
             yield Broker(kafka.bootstrap, kind)
     else:
         with EmbeddedBroker() as broker:
-            yield Broker(
-                broker.bootstrap, kind, dict(EMBEDDED_CONSUMER_CONFIG), dict(EMBEDDED_PRODUCER_CONFIG)
-            )
+            yield Broker(broker.bootstrap, kind, dict(EMBEDDED_CONSUMER_CONFIG), dict(EMBEDDED_PRODUCER_CONFIG))
 
 
 @contextmanager

@@ -17,8 +17,6 @@ def project_files() -> list[Path]:
     try:
         listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     except (FileNotFoundError, subprocess.CalledProcessError):
-        found = (
-            path for path in ROOT.rglob("*") if not _GENERATED.intersection(path.relative_to(ROOT).parts)
-        )
+        found = (path for path in ROOT.rglob("*") if not _GENERATED.intersection(path.relative_to(ROOT).parts))
         return [path for path in found if path.is_file()]
     return [path for name in listed.split("\0") if name and (path := ROOT / name).is_file()]

@@ -28,9 +28,7 @@ def eventually(fn: Callable[[], T], timeout_s: float = 20.0, *, what: str | None
         time.sleep(_POLL_S)
 
 
-async def eventually_async(
-    fn: Callable[[], Awaitable[T]], timeout_s: float = 20.0, *, what: str | None = None
-) -> T:
+async def eventually_async(fn: Callable[[], Awaitable[T]], timeout_s: float = 20.0, *, what: str | None = None) -> T:
     """`eventually` for a coroutine function, without blocking the loop."""
     deadline = time.monotonic() + timeout_s
     while True:

@@ -56,7 +56,9 @@ exception when feature_not_supported then
 end $$;
 
 create table fanfold.partition_progress (
-    progress_id bigint generated always as identity primary key,
+    -- Derived from the key below. A number from a sequence could be given out again after a failover, and a commit for
+    -- one partition would then land on another.
+    progress_id bigint primary key,
     group_id text collate "C" not null,
     -- Offsets mean nothing outside the topic they were counted in: they are bound to the cluster and the topic's id.
     cluster_id text collate "C" not null,

@@ -12,13 +12,14 @@ language sql security definer
 set search_path = pg_catalog, pg_temp
 as $$
     insert into fanfold.partition_progress as p
-        (group_id, cluster_id, topic, topic_id, partition, epoch, owner, claimed_at, seen_at)
-    values (p_group_id, p_cluster_id, p_topic, p_topic_id, p_partition, 1, p_owner, now(), now())
+        (progress_id, group_id, cluster_id, topic, topic_id, partition, epoch, owner, claimed_at, seen_at)
+    values (fanfold.progress_key(p_group_id, p_cluster_id, p_topic_id, p_partition),
+        p_group_id, p_cluster_id, p_topic, p_topic_id, p_partition, 1, p_owner, now(), now())
     on conflict (group_id, cluster_id, topic_id, partition) do update
         set epoch = p.epoch + 1, owner = excluded.owner, claimed_at = now(), seen_at = now(), topic = excluded.topic
     returning p.progress_id, p.epoch, p.next_offset, p.islands::text, p.commit_seq, (
         select o.topic_id from fanfold.partition_progress o
         where o.group_id = p_group_id and o.topic = p_topic and o.partition = p_partition
             and (o.cluster_id, o.topic_id) <> (p_cluster_id, p_topic_id)
-        order by o.progress_id desc limit 1)
+        order by o.claimed_at desc nulls last limit 1)
 $$;

@@ -18,7 +18,8 @@
 --          ZF003 conflict  a result contradicts a stored one (detail: positions of results). Park those, commit the rest.
 --          ZF004 isolation not READ COMMITTED: a snapshot older than the lock would miss what committed meanwhile.
 --          ZF005 progress  next_offset would go back. A fault of the caller; nothing was stored.
--- Retry    safe: identical arguments return 'duplicate' and change nothing but commit_seq.
+-- Retry    safe: identical arguments return 'duplicate' and change nothing but commit_seq. Outbox records that depend on
+--          no result (copies of dead letters) are written again, as at-least-once delivery allows.
 create or replace function fanfold.commit_results(
     p_owner uuid,
     p_progress_id bigint[], p_epoch bigint[], p_commit_seq bigint[], p_next_offset bigint[], p_islands text[],

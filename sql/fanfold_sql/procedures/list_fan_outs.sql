@@ -2,7 +2,7 @@
 --
 -- Args     each filter may be null: ids, thread, state. p_limit: rows at most.
 -- Returns  state: 'open' (waits for results), 'folding' (complete, its fold is not in yet), 'done', 'failed' (the fold
---          failed). The fold's result is read with read_results: it may be large.
+--          failed), 'stale' (its thread moved past its base before it was done: it never will be). The fold's result is read with read_results: it may be large.
 -- Plan     for these very filters: one for any filters would read the whole table for a single id.
 create or replace function fanfold.list_fan_outs(
     p_fan_out_ids text[], p_thread_id text, p_state text, p_limit integer)
@@ -19,13 +19,14 @@ begin
         from (
             select f.fan_out_id, f.thread_id, f.size, f.remaining, f.failed, f.run, f.base, f.fold, f.quorum, f.deadline_ms,
                 f.topic, case
+                    when f.completed_at is not null and (f.fold is null or r.run = f.run) then
+                        case when r.status = 'failed' then 'failed' else 'done' end
+                    when not t.clock @> f.base and fanfold.clock_makes_stale(t.clock, f.base) then 'stale'
                     when f.completed_at is null then 'open'
-                    when f.fold is null then 'done'
-                    when r.run is distinct from f.run then 'folding'
-                    when r.status = 'failed' then 'failed'
-                    else 'done' end as state,
+                    else 'folding' end as state,
                 f.created_at, f.completed_at, f.folded_at
             from fanfold.fan_out f
+            join fanfold.thread t on t.thread_id = f.thread_id
             left join fanfold.result r on r.fan_out_id = f.fan_out_id and r.index = -1
             where (p_fan_out_ids is null or f.fan_out_id = any (p_fan_out_ids))
                 and (p_thread_id is null or f.thread_id = p_thread_id)) l

@@ -12,5 +12,5 @@ as $$
         case when p.owner is not null then extract(epoch from now() - p.seen_at) end
     from fanfold.partition_progress p
     where (p_group_id is null or p.group_id = p_group_id) and (p_topic is null or p.topic = p_topic)
-    order by p.group_id, p.topic, p.partition, p.progress_id
+    order by p.group_id, p.topic, p.partition, p.claimed_at nulls first
 $$;

@@ -1,4 +1,4 @@
--- prune: delete finished fan-outs with their results, and dead letters, older than p_before; at most p_limit fan-outs
+-- prune: delete fan-outs that are done, or stale and never will be, with their results, and dead letters, older than p_before; at most p_limit fan-outs
 -- and p_limit dead letters a call, so that no call holds its locks for long. Call it again until it returns zeros.
 --
 -- Effect   a task of a pruned fan-out that is replayed runs again as if it were new: keep results for as long as the
@@ -18,15 +18,19 @@ begin
     threads := 0;
     select array_agg(f.fan_out_id), array_agg(distinct f.thread_id) into v_ids, v_threads
     from (
-        select f.fan_out_id, f.thread_id from fanfold.fan_out f
-        where f.created_at < p_before and f.completed_at < p_before and (f.fold is null or f.folded_at < p_before)
+        select f.fan_out_id, f.thread_id from fanfold.fan_out f join fanfold.thread t on t.thread_id = f.thread_id
+        where f.created_at < p_before and (
+            f.completed_at < p_before and (f.fold is null or f.folded_at < p_before)
+            or fanfold.clock_makes_stale(t.clock, f.base))
         order by f.created_at limit p_limit) f;
     perform pg_advisory_xact_lock(k.key)
     from (select distinct hashtextextended(t, 4207) as key from unnest(v_threads) t order by 1) k;
     -- Reopened meanwhile: not finished any more.
     select array_agg(f.fan_out_id) into v_ids
-    from fanfold.fan_out f
-    where f.fan_out_id = any (v_ids) and f.completed_at < p_before and (f.fold is null or f.folded_at < p_before);
+    from fanfold.fan_out f join fanfold.thread t on t.thread_id = f.thread_id
+    where f.fan_out_id = any (v_ids) and (
+        f.completed_at < p_before and (f.fold is null or f.folded_at < p_before)
+        or fanfold.clock_makes_stale(t.clock, f.base));
     if v_ids is not null then
         -- A fold that a relay published without getting to acknowledge it could not be made again without its fan-out.
         delete from fanfold.outbox o where o.fan_out_id = any (v_ids);
