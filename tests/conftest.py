@@ -69,9 +69,7 @@ def empty_database(postgres_server: Server) -> Iterator[str]:
 
 
 @pytest.fixture
-def database(
-    postgres_server: Server, migrated_template: str, worker_login: tuple[str, str]
-) -> Iterator[Database]:
+def database(postgres_server: Server, migrated_template: str, worker_login: tuple[str, str]) -> Iterator[Database]:
     """A new, migrated database of this test's own."""
     user, password = worker_login
     with postgres_server.temporary_database(migrated_template) as name:
