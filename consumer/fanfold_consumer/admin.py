@@ -95,6 +95,10 @@ def settle_ends(kafka: KafkaConfig, states: Sequence[PartitionState], facts: Top
     return replace(facts, ends=ends)
 
 
+def _claimed_at(state: PartitionState) -> float:
+    return state.claimed_at.timestamp() if state.claimed_at is not None else 0.0
+
+
 def current_partitions(states: Sequence[PartitionState], facts: TopicFacts) -> list[PartitionState]:
     """Without progress that was kept for an earlier topic of the same name.
 
@@ -103,7 +107,7 @@ def current_partitions(states: Sequence[PartitionState], facts: TopicFacts) -> l
     newest: dict[tuple[str, str], PartitionState] = {}
     for state in states:
         known = newest.get((state.group_id, state.topic))
-        if known is None or state.progress_id > known.progress_id:
+        if known is None or _claimed_at(state) > _claimed_at(known):
             newest[state.group_id, state.topic] = state
     return [
         state

@@ -252,7 +252,7 @@ def _topic_missing(config: KafkaConfig, names: Sequence[str]) -> TopicMissing:
     plural = "topics do not exist" if len(names) > 1 else "topic does not exist"
     return TopicMissing(
         f"{len(names)} {plural} at {servers}: {', '.join(names)}. Fanfold creates none unless told to, because "
-        f"the number of partitions is a decision. Repeat with `--create-topic`, or run:\n{commands}",
+        f"the number of partitions is a decision. `fanfold publish --create-topic N` creates it, as does:\n{commands}",
         names,
     )
 

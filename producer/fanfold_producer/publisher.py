@@ -42,6 +42,7 @@ class Publisher:
         source: the CloudEvents source of the records, such as the name of your service.
         queue_records_max: records that may wait for the broker; beyond it callers wait.
         queue_bytes_max: the same in bytes.
+        prepare: prepared statements; False behind PgBouncer before 1.21 in transaction mode.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Publisher:
         source: str = "fanfold",
         queue_records_max: int = QUEUE_RECORDS_MAX,
         queue_bytes_max: int = QUEUE_BYTES_MAX,
+        prepare: bool = True,
     ) -> None:
         self._kafka = kafka
         self._topic = check_topic(topic)
@@ -65,7 +67,7 @@ class Publisher:
         self._closed = False
         self._sender: Sender | None = None
         self._transactions: TransactionalSender | None = None
-        self._results = Results(database_url)
+        self._results = Results(database_url, prepare=prepare)
         self._worker = LoopWorker("fanfold-publisher")
 
     def fan_out(

@@ -24,8 +24,9 @@ _NO_REASON = "no dead letter says why"
 class Results:
     """Reads fan-outs through a store of its own, opened when it is first needed. Belongs to one event loop."""
 
-    def __init__(self, database_url: str | None) -> None:
+    def __init__(self, database_url: str | None, *, prepare: bool) -> None:
         self._database_url = database_url
+        self._prepare = prepare
         self._stack = AsyncExitStack()
         self._opening = asyncio.Lock()
         self._opened: Store | None = None
@@ -72,7 +73,7 @@ class Results:
             )
         async with self._opening:
             if self._opened is None:
-                opening = Store.open(self._database_url, pool_size=2)
+                opening = Store.open(self._database_url, pool_size=2, prepare=self._prepare)
                 self._opened = await self._stack.enter_async_context(opening)
         return self._opened
 

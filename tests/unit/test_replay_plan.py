@@ -196,10 +196,11 @@ def _state(
     islands: Islands = (),
     idle_s: float | None = None,
     topic_id: str = "now",
-    id_: int = 1,
+    claimed: int = 1,
 ) -> PartitionState:
     owner = None if idle_s is None else uuid4()
-    return PartitionState(id_, "g", "c", "t", topic_id, 0, 3, owner, next_offset, islands, 9, None, None, idle_s)
+    claimed_at = datetime(2026, 1, claimed, tzinfo=UTC)
+    return PartitionState(1, "g", "c", "t", topic_id, 0, 3, owner, next_offset, islands, 9, claimed_at, None, idle_s)
 
 
 def test_a_reset_that_would_change_nothing_is_told_from_one_that_would() -> None:
@@ -218,14 +219,14 @@ def test_only_an_owner_that_was_heard_of_lately_is_a_live_member() -> None:
 
 
 def test_progress_of_earlier_topics_is_told_by_the_topic_id_the_broker_names() -> None:
-    old, new = _state(topic_id="then", id_=2), _state(topic_id="now", id_=1)
+    old, new = _state(topic_id="then", claimed=2), _state(topic_id="now", claimed=1)
     facts = TopicFacts("c", {"t": "now"}, {("t", 0): 12})
     assert current_partitions([old, new], facts) == [new]
     assert [row.lag for row in partition_rows([old, new], facts)] == [None, 7]
 
 
 def test_without_a_broker_the_topic_that_turned_up_last_counts_as_the_current_one() -> None:
-    old, new = _state(topic_id="then", id_=1), _state(topic_id="now", id_=2)
+    old, new = _state(topic_id="then", claimed=1), _state(topic_id="now", claimed=2)
     assert current_partitions([old, new], TopicFacts()) == [new]
 
 

@@ -140,12 +140,13 @@ class ApacheKafka:
         return properties
 
     def _format(self, jars: Path, properties: Path) -> None:
-        # What `kafka-storage.sh random-uuid` prints, without starting a JVM for it.
+        # What `kafka-storage.sh random-uuid` prints, without starting a JVM for it. Given apart, an id that begins with
+        # a dash, as every 64th does, would be taken for an option.
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
         done = subprocess.run(
             [
                 *(*_JAVA, "-cp", f"{jars}/*", "kafka.tools.StorageTool", "format"),
-                *("--cluster-id", cluster_id, "--config", str(properties)),
+                *(f"--cluster-id={cluster_id}", "--config", str(properties)),
             ],
             cwd=self.folder,
             stdin=subprocess.DEVNULL,

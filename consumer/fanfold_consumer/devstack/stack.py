@@ -97,6 +97,8 @@ class Stack:
     @property
     def kafka(self) -> KafkaConfig:
         """How this process reaches the broker."""
+        if self.broker_kind == "external":
+            return KafkaConfig.from_env(self.bootstrap_servers)
         return KafkaConfig(self.bootstrap_servers, prefixed(self.consumer_config, self.producer_config))
 
     def env(self) -> dict[str, str]:

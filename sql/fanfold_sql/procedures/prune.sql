@@ -21,7 +21,8 @@ begin
         select f.fan_out_id, f.thread_id from fanfold.fan_out f join fanfold.thread t on t.thread_id = f.thread_id
         where f.created_at < p_before and (
             f.completed_at < p_before and (f.fold is null or f.folded_at < p_before)
-            or fanfold.clock_makes_stale(t.clock, f.base))
+            or fanfold.clock_makes_stale(t.clock, f.base)
+                and (f.completed_at is null or f.fold is not null and f.folded_at is null))
         order by f.created_at limit p_limit) f;
     perform pg_advisory_xact_lock(k.key)
     from (select distinct hashtextextended(t, 4207) as key from unnest(v_threads) t order by 1) k;
@@ -30,7 +31,8 @@ begin
     from fanfold.fan_out f join fanfold.thread t on t.thread_id = f.thread_id
     where f.fan_out_id = any (v_ids) and (
         f.completed_at < p_before and (f.fold is null or f.folded_at < p_before)
-        or fanfold.clock_makes_stale(t.clock, f.base));
+        or fanfold.clock_makes_stale(t.clock, f.base)
+            and (f.completed_at is null or f.fold is not null and f.folded_at is null));
     if v_ids is not null then
         -- A fold that a relay published without getting to acknowledge it could not be made again without its fan-out.
         delete from fanfold.outbox o where o.fan_out_id = any (v_ids);
