@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -91,8 +91,21 @@ class Assignment:
             partition.phase = Phase.LOST
         return partition
 
-    def by_progress_id(self, progress_ids: frozenset[int]) -> list[Partition]:
-        return [partition for partition in self._by_key.values() if partition.progress_id in progress_ids]
+    def take_unmirrored(self) -> dict[TopicPartition, int]:
+        """Offsets whose copy in Kafka is of an older commit, from here on taken for copied."""
+        offsets: dict[TopicPartition, int] = {}
+        for partition in self.held():
+            offset = partition.committed_offset
+            if offset is not None and offset != partition.mirrored_offset:
+                offsets[partition.key] = partition.mirrored_offset = offset
+        return offsets
+
+    def forget_mirrored(self, keys: Iterable[TopicPartition]) -> None:
+        """Kafka did not take these copies: they are due again."""
+        for key in keys:
+            partition = self._by_key.get(key)
+            if partition is not None:
+                partition.mirrored_offset = None
 
     def held(self) -> list[Partition]:
         """Those that Postgres knows as ours and that we mean to keep."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from uuid import UUID
 
 from confluent_kafka import KafkaError, KafkaException
@@ -30,6 +31,7 @@ class Claims:
     """Keeps the assignment in step with Kafka and Postgres. Lives on the event loop.
 
     Args:
+        dropped: told when work of a claim that was lost has to be let go.
         failed: told when a claim cannot be made for a reason that does not pass.
     """
 
@@ -42,6 +44,7 @@ class Claims:
         patience: Patience,
         metrics: Metrics,
         poller: Poller,
+        dropped: Callable[[], None],
         failed: Callable[[BaseException], None],
     ) -> None:
         self._config = config
@@ -51,10 +54,12 @@ class Claims:
         self._patience = patience
         self._metrics = metrics
         self._poller = poller
+        self._dropped = dropped
         self._failed = failed
-        # What Kafka says is ours, and since when Postgres says it is another's.
+        # What Kafka says is ours; of that, the claims that Postgres gave to another, and since when.
         self._assigned: set[TopicPartition] = set()
-        self._fenced_since: dict[TopicPartition, float] = {}
+        self._fenced: dict[TopicPartition, tuple[Partition, float]] = {}
+        self._fenced_now = asyncio.Event()
         self._claiming: dict[TopicPartition, asyncio.Task[None]] = {}
 
     def on_assigned(self, keys: list[TopicPartition]) -> None:
@@ -65,17 +70,21 @@ class Claims:
         """Kafka took these away: what is being claimed is given back, what was fenced is not claimed again."""
         for key in keys:
             self._assigned.discard(key)
-            self._fenced_since.pop(key, None)
+            self._fenced.pop(key, None)
 
-    def on_fenced(self, progress_ids: frozenset[int]) -> None:
-        for partition in self._assignment.by_progress_id(progress_ids):
+    def on_fenced(self, partitions: Iterable[Partition]) -> None:
+        """Those that are lost already, to a later claim of our own perhaps, stay as they are."""
+        for partition in partitions:
+            if partition.lost:
+                continue
             log.warning("partition.fenced", topic=partition.topic, partition=partition.number, epoch=partition.epoch)
             self._metrics.fenced(1)
             self._lose(partition)
-            self._fenced_since[partition.key] = asyncio.get_running_loop().time()
+            self._fenced[partition.key] = partition, asyncio.get_running_loop().time()
+            self._fenced_now.set()
 
-    def on_rewound(self, progress_ids: frozenset[int]) -> None:
-        lost = self._assignment.by_progress_id(progress_ids)
+    def on_rewound(self, partitions: Iterable[Partition]) -> None:
+        lost = [partition for partition in partitions if not partition.lost]
         for partition in lost:
             log.warning("partition.rewound", topic=partition.topic, partition=partition.number, epoch=partition.epoch)
             self._metrics.rewound(1)
@@ -105,7 +114,10 @@ class Claims:
         loop = asyncio.get_running_loop()
         checked_at = loop.time()
         while True:
-            await asyncio.sleep(self._config.renew_interval_s)
+            # A commit that was fenced is no reason to wait: it may be an operator's reset, with nobody else behind it.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._fenced_now.wait(), self._config.renew_interval_s)
+            self._fenced_now.clear()
             await self._renew_once(loop.time())
             if loop.time() - checked_at >= TOPIC_CHECK_S:
                 checked_at = loop.time()
@@ -113,10 +125,13 @@ class Claims:
 
     async def settle(self, keys: list[TopicPartition]) -> None:
         """Let claims on their way end, so that none is made after its partition was given up."""
-        tasks = [task for key in keys if (task := self._claiming.get(key)) is not None]
+        tasks = {task for key in keys if (task := self._claiming.get(key)) is not None}
         for task in tasks:
             task.cancel()
+        # One task claims many partitions; Kafka does not assign those again that it leaves with us.
+        broken_off = [key for key, task in self._claiming.items() if task in tasks]
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._claim([key for key in broken_off if self._assignment.get(key) is None])
 
     async def release(self, partitions: list[Partition]) -> None:
         """Give claims back. Not waited for without end: a claim that cannot be given back is fenced by the next."""
@@ -140,11 +155,12 @@ class Claims:
             self._assignment.drop(partition.key)
         partition.phase = Phase.LOST
         self._poller.hold_partition(partition.key)
+        self._dropped()
 
     def _claim(self, keys: list[TopicPartition]) -> None:
         by_topic: dict[str, list[TopicPartition]] = {}
         for key in keys:
-            self._fenced_since.pop(key, None)
+            self._fenced.pop(key, None)
             if key in self._assigned and key not in self._claiming:
                 by_topic.setdefault(key[0], []).append(key)
         for topic, wanted in by_topic.items():
@@ -253,17 +269,21 @@ class Claims:
                 await asyncio.sleep(RETRY_S)
 
     async def _renew_once(self, now: float) -> None:
-        held = {partition.progress_id: partition for partition in self._assignment.held()}
-        if held:
-            pairs = [(partition.progress_id, partition.epoch) for partition in held.values()]
+        asked = [*(partition for partition, _ in self._fenced.values()), *self._assignment.held()]
+        if asked:
+            pairs = [(partition.progress_id, partition.epoch) for partition in asked]
+            seqs = [partition.commit_seq for partition in asked]
             taken = await self._patience.call(
-                "renew_partitions", lambda: self._store.renew_partitions(self._owner_id, pairs)
+                "renew_partitions", lambda: self._store.renew_partitions(self._owner_id, pairs, seqs)
             )
-            # Those that changed hands with ourselves meanwhile are judged by their new claim.
-            taken = {i: vacant for i, vacant in taken.items() if self._assignment.get(held[i].key) is held[i]}
-            self.on_fenced(frozenset(taken))
-            self._claim([held[progress_id].key for progress_id, vacant in taken.items() if vacant])
-        self._claim([key for key, since in self._fenced_since.items() if now - since >= RECLAIM_AFTER_S])
+            self.on_fenced(partition for partition in asked if partition.progress_id in taken)
+            self._fenced_now.clear()
+            # What was claimed again or taken away while we asked is not judged by its old claim.
+            fenced = {partition: partition.key for partition, _ in self._fenced.values()}
+            self._claim(
+                [fenced[partition] for partition in asked if partition in fenced and taken.get(partition.progress_id)]
+            )
+        self._claim([key for key, (_, since) in self._fenced.items() if now - since >= RECLAIM_AFTER_S])
 
     async def _check_topics(self) -> None:
         """A topic that was deleted and made anew under our feet is another log: claim it as such."""

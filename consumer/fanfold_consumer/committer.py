@@ -33,8 +33,8 @@ from fanfold_sql import (
 class Owner(Protocol):
     """Who hears what a commit found out about our partitions. Both mark the claims as lost."""
 
-    def on_fenced(self, progress_ids: frozenset[int]) -> None: ...
-    def on_rewound(self, progress_ids: frozenset[int]) -> None: ...
+    def on_fenced(self, partitions: Iterable[Partition]) -> None: ...
+    def on_rewound(self, partitions: Iterable[Partition]) -> None: ...
 
 
 class Committer:
@@ -120,9 +120,9 @@ class Committer:
             try:
                 reply = await self._patience.call("commit", self._send(batch))
             except Fenced as error:
-                self._owner.on_fenced(error.progress_ids)
+                self._owner.on_fenced([p for p in partitions if p.progress_id in error.progress_ids])
             except Rewound as error:
-                self._owner.on_rewound(error.progress_ids)
+                self._owner.on_rewound([p for p in partitions if p.progress_id in error.progress_ids])
             except Conflict as error:
                 live = self._park_conflicts(live, error.positions)
             except StoreRejected as error:

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
 from fanfold_consumer.errors import ConfigError
 from fanfold_producer.kafka import KafkaConfig
 from fanfold_schemas import SchemaError, check_id, check_topic
@@ -88,6 +91,11 @@ class FleetConfig:
                 problems.append(f"--topic: {error}")
         if self.start not in ("earliest", "latest"):
             problems.append(f"--start: {self.start!r}; choose earliest or latest")
+        try:
+            conninfo_to_dict(self.database_url)
+        except psycopg.ProgrammingError:
+            # Neither the text nor the reason is repeated: both may have a password in them.
+            problems.append("--database-url: not of the form postgresql://user@host/database, nor key=value settings")
         for name, low, high in _BOUNDS:
             value = getattr(self, name)
             if not low <= value <= high:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -30,9 +31,11 @@ from fanfold_producer.errors import BrokerUnavailable, ProducerError
 from fanfold_producer.kafka import cluster_and_topics, create_topics
 from fanfold_producer.sender import Sender
 from fanfold_schemas import dead_letter_topic
-from fanfold_sql import Store
+from fanfold_sql import Store, connect
 
 LOOP_STALL_S = 30.0
+PUBLISH_PATIENCE_S = 5.0
+KAFKA_LOOK_S = 3.0
 
 
 class FleetFailed(FanfoldError):
@@ -79,7 +82,9 @@ class Fleet:
             )
             sender = Sender(config.kafka)
             stack.push_async_callback(asyncio.to_thread, sender.close)
-            await self._wait_for_stores(store)
+            stopping = loop.create_task(stop.wait())
+            if not await self._reach_stores(store, stopping):
+                return
             self._wire(store, sender, loop)
             parts = [
                 loop.create_task(part, name=name)
@@ -101,13 +106,12 @@ class Fleet:
                 owner=str(self.owner_id),
                 handlers=self.registry.names(),
             )
-            stopping = loop.create_task(stop.wait())
             try:
                 waited: list[asyncio.Future[Any]] = [stopping, self._fatal, *parts]
                 await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-                broken = [part for part in parts if part.done()]
-                if not broken and not self._fatal.done():
+                if not self._fatal.done() and not any(part.done() for part in parts):
                     await self._drain()
+                broken = [part for part in parts if part.done()]
             finally:
                 await self._leave([stopping, *parts])
             self._raise_what_broke(broken)
@@ -122,7 +126,8 @@ class Fleet:
         self._poller.done_with(len(messages) - accepted, sum(map(len, messages)) - size)
 
     def on_assigned(self, keys: list[TopicPartition]) -> None:
-        self._claims.on_assigned(keys)
+        if not self._draining:  # claimed now, they would be given back at once; the others wait for them either way
+            self._claims.on_assigned(keys)
 
     async def revoke(self, keys: list[TopicPartition]) -> Offsets:
         return await self._hand_over(keys, self.config.revoke_grace_s)
@@ -133,34 +138,33 @@ class Fleet:
             partition = self._assignment.drop(key)
             if partition is not None:
                 log.warning("partition.lost", topic=key[0], partition=key[1], epoch=partition.epoch)
-        self._executor.drop_queued()
-        self._executor.abandon_lost()
+        self._drop_lost()
 
     def on_end(self, key: TopicPartition, offset: int) -> None:
         partition = self._assignment.get(key)
         if partition is None or partition.phase is not Phase.RUNNING:
             return
         partition.tracker.reach_end(offset)
-        if partition.in_flight == 0 and partition.tracker.next_offset != partition.committed_offset:
+        # Even with records in flight: the commit that finishes them may be on its way, without this.
+        if partition.tracker.next_offset != partition.committed_offset:
             self._committer.move(partition)
 
     def on_partition_error(self, key: TopicPartition, error: KafkaError) -> None:
         self._claims.on_partition_error(key, error)
+
+    def on_not_mirrored(self, keys: list[TopicPartition]) -> None:
+        self._assignment.forget_mirrored(keys)
 
     def on_fatal(self, why: str) -> None:
         self._fail(f"the Kafka client failed for good: {why}")
 
     # What a commit finds out (see committer.Owner).
 
-    def on_fenced(self, progress_ids: frozenset[int]) -> None:
-        self._claims.on_fenced(progress_ids)
-        self._executor.drop_queued()
-        self._executor.abandon_lost()
+    def on_fenced(self, partitions: Iterable[Partition]) -> None:
+        self._claims.on_fenced(partitions)
 
-    def on_rewound(self, progress_ids: frozenset[int]) -> None:
-        self._claims.on_rewound(progress_ids)
-        self._executor.drop_queued()
-        self._executor.abandon_lost()
+    def on_rewound(self, partitions: Iterable[Partition]) -> None:
+        self._claims.on_rewound(partitions)
 
     # In flight: bounded by number and by bytes.
 
@@ -198,6 +202,11 @@ class Fleet:
         await self._claims.release(leaving)
         return offsets
 
+    def _drop_lost(self) -> None:
+        """Let go of what nobody could commit: queued or running, it is begun anew under the next claim."""
+        self._executor.drop_queued()
+        self._executor.abandon_lost()
+
     async def _wait_settled(self, partitions: list[Partition], bound_s: float) -> int:
         """How many deliveries are still in flight after waiting for them."""
         try:
@@ -217,6 +226,8 @@ class Fleet:
         offsets = await self._hand_over(keys, self.config.drain_s)
         if offsets:
             self._poller.mirror(offsets)
+        # What the last commits left to publish is leased to us: others would wait for the lease to end.
+        await self._relay.settle(PUBLISH_PATIENCE_S)
 
     async def _leave(self, tasks: list[asyncio.Task[Any]]) -> None:
         await self._poller.close()
@@ -286,15 +297,36 @@ class Fleet:
             self._patience,
             self.metrics,
             self._poller,
+            dropped=self._drop_lost,
             failed=lambda error: self._fail(f"a partition cannot be claimed: {error}"),
         )
 
+    async def _reach_stores(self, store: Store, stopping: asyncio.Task[Any]) -> bool:
+        """Wait for both stores; False: told to stop before they were there."""
+        starting = asyncio.create_task(self._wait_for_stores(store))
+        await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+            return True
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        log.info("fleet.stopped", group=self.config.group_id, owner=str(self.owner_id))
+        return False
+
     async def _wait_for_stores(self, store: Store) -> None:
         """Both stores may be started after us; what they cannot become by waiting is an error."""
-        await self._patience.call("start", store.outbox_stats)
+
+        async def reach() -> None:
+            # The pool would say that it has no connection; this says why.
+            connection = await asyncio.to_thread(connect, self.config.database_url)
+            connection.close()
+            await store.outbox_stats()
+
+        config = self.config
+        await self._patience.call("start", reach)
         while True:
             try:
-                await asyncio.to_thread(cluster_and_topics, self.config.kafka, list(self.config.topics))
+                await asyncio.to_thread(cluster_and_topics, config.kafka, config.topics, timeout=KAFKA_LOOK_S)
                 break
             except BrokerUnavailable as error:
                 log.warning("broker.unavailable", error=str(error))
@@ -318,11 +350,7 @@ class Fleet:
         while True:
             await asyncio.sleep(self.config.mirror_interval_s)
             self._beat_at = loop.time()
-            offsets: Offsets = {}
-            for partition in self._assignment.held():
-                offset = partition.committed_offset
-                if offset is not None and offset != partition.mirrored_offset:
-                    offsets[partition.key] = partition.mirrored_offset = offset
+            offsets = self._assignment.take_unmirrored()
             if offsets:
                 self._poller.mirror(offsets)
             self._note_gauges()

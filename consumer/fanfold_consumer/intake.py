@@ -101,7 +101,9 @@ class Intake:
         if not work:
             return
         for item, verdict in zip(work, await self._verdicts(work), strict=True):
-            if verdict is None:
+            if not item.delivery.partition.may_begin:  # given up while we asked
+                self._finish(Completion(item.delivery, dropped=True))
+            elif verdict is None:
                 self._run(item)
             elif verdict == "conflict":
                 self._finish(

@@ -39,6 +39,7 @@ class Sink(Protocol):
     def on_lost(self, keys: list[TopicPartition]) -> None: ...
     def on_end(self, key: TopicPartition, offset: int) -> None: ...
     def on_partition_error(self, key: TopicPartition, error: KafkaError) -> None: ...
+    def on_not_mirrored(self, keys: list[TopicPartition]) -> None: ...
     def on_fatal(self, why: str) -> None: ...
 
 
@@ -90,6 +91,7 @@ class Poller:
         self._starting: dict[TopicPartition, Callable[[], None]] = {}
         # Where each was started.
         self._offsets: Offsets = {}
+        self._mirror_fails = False
         self._thread = threading.Thread(target=self._run, name="fanfold-poller", daemon=True)
 
     def start(self) -> None:
@@ -128,7 +130,7 @@ class Poller:
         give_up_at = time.monotonic() + SEEK_PATIENCE_S
 
         def command(consumer: Consumer) -> None:
-            if self._starting.get(key) is not started:
+            if self._starting.get(key) is not started or key not in _keys(consumer.assignment()):
                 return
             try:
                 consumer.seek(KafkaPartition(key[0], key[1], offset))
@@ -153,14 +155,14 @@ class Poller:
         self._starting.pop(key, None)
 
         def command(consumer: Consumer) -> None:
-            if any((part.topic, part.partition) == key for part in consumer.assignment()):
+            if key in _keys(consumer.assignment()):
                 self._held_back.add(key)
                 consumer.pause([KafkaPartition(*key)])
 
         self.do(command)
 
     def mirror(self, offsets: Offsets) -> None:
-        """Copy offsets to Kafka for those who look there; not waited for."""
+        """Copy offsets to Kafka for those who look there; not waited for. The sink hears of those it did not take."""
 
         def command(consumer: Consumer) -> None:
             consumer.commit(offsets=_kafka_offsets(offsets), asynchronous=True)
@@ -211,7 +213,7 @@ class Poller:
             self._to_loop(self._sink.on_fatal, _text(error))
 
     def _own_client(self) -> None:
-        consumer = Consumer(self._settings)
+        consumer = Consumer({**self._settings, "on_commit": self._on_mirrored})
         consumer.subscribe(self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
         try:
             while not self._closing.is_set():
@@ -317,15 +319,25 @@ class Poller:
         self._to_loop(self._sink.on_lost, _keys(parts))
         self._unassign(consumer, parts)
 
+    def _on_mirrored(self, error: KafkaError | None, parts: list[KafkaPartition]) -> None:
+        failed = [part for part in parts if error is not None or part.error is not None]
+        if failed:
+            if not self._mirror_fails:  # said once: it is tried again until it works
+                why = error or failed[0].error
+                log.warning("offsets.mirror_failed", error=why.name() if why is not None else None)
+            self._to_loop(self._sink.on_not_mirrored, _keys(failed))
+        self._mirror_fails = bool(failed)
+
     def _assign_anew(self, consumer: Consumer, part: KafkaPartition) -> None:
         if self._incremental:
             consumer.incremental_unassign([part])
             consumer.incremental_assign([part])
             return
-        others = [p for p in consumer.position(consumer.assignment()) if (p.topic, p.partition) != _keys([part])[0]]
+        # The others, from where each was started: what they delivered since comes again and is known. Where they are
+        # now nobody can say for sure: right after a seek the client still names the old position.
+        others = [p for p in consumer.assignment() if (p.topic, p.partition) != (part.topic, part.partition)]
         for other in others:
-            if other.offset < 0:  # nothing was delivered yet: it is on its way to where it was started, if it was
-                other.offset = self._offsets.get((other.topic, other.partition), 0)
+            other.offset = self._offsets.get((other.topic, other.partition), 0)
         consumer.assign([*others, part])
         consumer.pause([p for p in others if (p.topic, p.partition) in self._held_back])
 

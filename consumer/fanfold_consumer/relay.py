@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from fanfold_consumer.events import log
@@ -61,11 +63,19 @@ class Relay:
         self._lease_ms = lease_ms
         self._own: deque[Publication] = deque()
         self._arrived = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._settled.set()
 
     def publish(self, publications: list[Publication]) -> None:
         """Publish rows of our own commit, which are leased to us."""
         self._own.extend(publications)
         self._arrived.set()
+        self._settled.clear()
+
+    async def settle(self, bound_s: float) -> None:
+        """Wait until our own rows are published, at most so long."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._settled.wait(), bound_s)
 
     async def work_own(self) -> None:
         """Publish what our commits wrote, at once."""
@@ -75,6 +85,7 @@ class Relay:
             while self._own:
                 batch = [self._own.popleft() for _ in range(min(CLAIM_MAX, len(self._own)))]
                 await self._deliver(batch)
+            self._settled.set()
 
     async def work_left(self) -> None:
         """Publish what is due and nobody's: delayed records, `enqueue`, and rows of members that died."""
@@ -82,8 +93,9 @@ class Relay:
             rows = await self._patience.call(
                 "claim_outbox", lambda: self._store.claim_outbox(limit=CLAIM_MAX, lease_ms=self._lease_ms)
             )
-            if rows:
-                await self._deliver([_publication(row) for row in rows])
+            publications = [found for row in rows if (found := _publication(row)) is not None]
+            if publications:
+                await self._deliver(publications)
             if len(rows) < CLAIM_MAX:
                 await asyncio.sleep(self._interval_s)
 
@@ -134,6 +146,16 @@ def row_record(row: OutboxRecord | OutboxRow) -> Record:
     return Record(row.topic, row.key, row.value, tuple(unpack_headers(row.headers)))
 
 
-def _publication(row: OutboxRow) -> Publication:
-    record = row_record(row) if row.fold_of is None else fold_record(row.topic, row.fold_of)
+def _publication(row: OutboxRow) -> Publication | None:
+    """None for a row that is no record: anybody may call `fanfold.enqueue`, and one bad row must not end each member
+    that leases it, one after another. It stays, and is tried and named again when its lease is over."""
+    try:
+        record = row_record(row) if row.fold_of is None else fold_record(row.topic, row.fold_of)
+        headers: Iterable[tuple[object, object]] = record.headers
+        for name, value in headers:
+            if not isinstance(name, str) or not isinstance(value, bytes | str | None):
+                raise TypeError(f"a header is {type(name).__name__}: {type(value).__name__}, not text: bytes")
+    except Exception as error:
+        log.warning("outbox.publish_failed", outbox_id=row.outbox_id, topic=row.topic, error=f"no record: {error}")
+        return None
     return Publication(row.outbox_id, record)

@@ -69,6 +69,10 @@ def translate(error: psycopg.Error) -> StoreError:
             return Conflict(message, frozenset(position - 1 for position in json.loads(detail or "[]")))
         case "3F000" | "42883" | "42P01":
             return MigrationNeeded(f"{message}; run `fanfold migrate` against this database")
+        case "25006" | "25P03" | "25P04":
+            # psycopg calls them internal errors. A server that takes no writes is a standby in mid-failover, and no
+            # result is to blame for it; the others are timeouts of the server's.
+            return StoreUnavailable(message)
         case _ if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
             # Includes deadlock, serialization failure, shutdown, too many connections, lock table full: all pass.
             return StoreUnavailable(message)

@@ -96,11 +96,21 @@ class Store:
             (owner, [progress_id for progress_id, _ in held], [epoch for _, epoch in held]),
         )
 
-    async def renew_partitions(self, owner: UUID, held: Sequence[tuple[int, int]]) -> dict[int, bool]:
-        """Say that the owner lives. Returns what it lost: {progress_id: whether it may be claimed again at once}."""
+    async def renew_partitions(
+        self, owner: UUID, held: Sequence[tuple[int, int]], commit_seqs: Sequence[int] | None = None
+    ) -> dict[int, bool]:
+        """Say that the owner lives. Returns what it lost: {progress_id: whether it may be claimed again at once}.
+
+        `commit_seqs`: the last one acknowledged of each; what is behind it in the database counts as lost.
+        """
         rows = await self._all(
-            "select progress_id, vacant from fanfold.renew_partitions(%s, %s::int8[], %s::int8[])",
-            (owner, [progress_id for progress_id, _ in held], [epoch for _, epoch in held]),
+            "select progress_id, vacant from fanfold.renew_partitions(%s, %s::int8[], %s::int8[], %s::int8[])",
+            (
+                owner,
+                [progress_id for progress_id, _ in held],
+                [epoch for _, epoch in held],
+                None if commit_seqs is None else list(commit_seqs),
+            ),
         )
         return dict(rows)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.support.kafka import Topic
@@ -18,7 +20,7 @@ def _slow(count: int, seconds: float = 0.03) -> list[tuple[str, dict[str, float]
 
 
 def test_after_a_kill_9_only_what_was_in_flight_runs_again(rig: Rig, topic: Topic) -> None:
-    limits = {"in_flight_max": IN_FLIGHT, "concurrency": 4, "batch_results_max": WINDOW}
+    limits: dict[str, Any] = {"in_flight_max": IN_FLIGHT, "concurrency": 4, "batch_results_max": WINDOW}
     victim, other = rig.start(topic, **limits), rig.start(topic, **limits)
     for member in (victim, other):
         member.await_event("partition.claimed")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from confluent_kafka import TopicPartition
 
 from fanfold_sql import PartitionState
 from tests.support.kafka import Broker, Topic
-from tests.support.rig import GROUP, Rig
+from tests.support.rig import Rig
 from tests.support.wait import eventually
 
 
@@ -81,7 +83,9 @@ def test_a_live_member_reads_again_from_where_an_operator_says_and_runs_nothing_
     calls = rig.notes.counts()
     for state in rig.partitions().values():
         _reset(rig, state, 0)
+    reset_at = time.monotonic()
     member.await_event("partition.claimed", count=claimed + topic.partitions)
+    assert time.monotonic() - reset_at < 2.5
     eventually(
         lambda: all((state.next_offset or 0) >= (ends[number] or 0) for number, state in rig.partitions().items()),
         what=f"progress back at {ends}",
@@ -97,7 +101,7 @@ def _reset(rig: Rig, state: PartitionState, next_offset: int) -> None:
         now = rig.partitions()[state.partition]
         return rig.store(
             lambda store: store.reset_partition(
-                GROUP,
+                now.group_id,
                 now.cluster_id,
                 now.topic,
                 now.topic_id,

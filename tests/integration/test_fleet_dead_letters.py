@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 from fanfold_producer import Record
 from fanfold_schemas import dead_letter_topic, derive_task_id, new_fan_out_id, pack_headers
 from tests.support.kafka import Topic
 from tests.support.rig import Rig
-from tests.support.wait import eventually
 
 CONNECT = "__connect.errors."
 
@@ -22,7 +22,7 @@ def test_a_record_without_a_value_is_parked_in_the_table_alone(rig: Rig, topic: 
     handle = rig.publish(topic, [("square", 3)])
     rig.start_here(topic)
 
-    (letter,) = eventually(rig.dead_letters)
+    (letter,) = rig.await_dead_letters(1)
     assert (letter.key, letter.value, letter.offset) == (b"tombstone", None, 0)
     assert letter.headers == pack_headers([("a", b"b")])
     assert handle.result(20) == [9]
@@ -37,7 +37,7 @@ def test_undecodable_bytes_are_parked_with_key_headers_and_the_reason_once(rig: 
     member = rig.start_here(topic)
     assert handle.result(20) == [9]
 
-    first, second = eventually(lambda: rig.dead_letters()[1:] and rig.dead_letters())
+    first, second = rig.await_dead_letters(2)
     assert (first.topic, first.partition, first.offset) == (topic.name, 1, 0)
     assert (first.key, first.value, first.headers) == (poison.key, poison.value, pack_headers(headers))
     assert (first.code, first.task_id, first.fan_out_id) == ("E_FRAME", None, None)
@@ -45,7 +45,7 @@ def test_undecodable_bytes_are_parked_with_key_headers_and_the_reason_once(rig: 
 
     parked = letters_topic(topic).records(2)[0]
     assert (parked.key(), parked.value()) == (poison.key, poison.value)
-    found = list(parked.headers() or [])
+    found: list[Any] = list(parked.headers() or [])
     assert found[:3] == headers
     assert dict(found[3:]) == {
         f"{CONNECT}topic": topic.name.encode(),
@@ -75,7 +75,7 @@ def test_a_task_that_contradicts_a_stored_result_is_parked_and_changes_nothing(r
     rig.publish(topic, [("square", 2), ("square", 4)], fan_out_id=fan_out_id, fold="sum")
     rig.publish(topic, [("square", 2), ("square", 3), ("square", 5)], fan_out_id=fan_out_id, fold="sum")
 
-    letters = eventually(lambda: len(rig.dead_letters()) == 2 and rig.dead_letters())
+    letters = rig.await_dead_letters(2)
     assert {(letter.code, letter.task_id) for letter in letters} == {
         ("E_CONFLICT", derive_task_id(fan_out_id, 1)),
         ("E_CONFLICT", derive_task_id(fan_out_id, 2)),
@@ -99,7 +99,7 @@ def test_of_two_contradicting_tasks_in_one_commit_the_first_stands_and_the_secon
     rig.start_here(topic)
 
     assert rig.handle(first).result(20) == 13
-    (letter,) = eventually(rig.dead_letters)
+    (letter,) = rig.await_dead_letters(1)
     assert (letter.code, letter.offset) == ("E_CONFLICT", 3)
     assert letters_topic(topic).records(1)[0].value() == second.records[1].value
     rig.assert_sound()
@@ -114,7 +114,7 @@ def test_one_percent_of_poison_under_load_is_parked_and_all_the_rest_is_done(rig
     rig.write(records)
 
     assert rig.handle(built).result(20) == sum(n * n for n in range(2000))
-    letters = eventually(lambda: len(rig.dead_letters()) >= 20 and rig.dead_letters())
+    letters = rig.await_dead_letters(20)
     assert sorted(letter.value or b"" for letter in letters) == sorted(record.value or b"" for record in poison)
     copies = letters_topic(topic).records(20)
     assert sorted(copy.value() or b"" for copy in copies) == sorted(record.value or b"" for record in poison)

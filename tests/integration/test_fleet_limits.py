@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from fanfold_consumer.poller import PATIENCE_S
@@ -10,7 +12,7 @@ from tests.support.members import SESSION_S
 from tests.support.rig import Rig, holds_for
 from tests.support.wait import eventually
 
-SMALL = {"in_flight_max": 50, "concurrency": 20, "batch_results_max": 50}
+SMALL: dict[str, Any] = {"in_flight_max": 50, "concurrency": 20, "batch_results_max": 50}
 
 
 @pytest.mark.parametrize("topic", [2], indirect=True)
@@ -63,7 +65,7 @@ def test_finished_results_are_visible_while_others_still_run(rig: Rig, topic: To
 
     for n in (3, 1, 4, 0):
         rig.notes.open_gate(f"gate-{n}")
-        eventually(lambda n=n: n in rig.values(handle.fan_out_id), 2.0, what=f"result {n}")
+        rig.await_value(handle.fan_out_id, n, 2.0)
     assert set(rig.values(handle.fan_out_id)) == {0, 1, 3, 4}
     progress = handle.progress()
     assert progress is not None

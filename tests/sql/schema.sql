@@ -341,7 +341,8 @@ language sql volatile security definer
 create function fanfold.renew_partitions(
     p_owner uuid,
     p_progress_id bigint[],
-    p_epoch bigint[])
+    p_epoch bigint[],
+    p_commit_seq bigint[] DEFAULT NULL::bigint[])
 returns TABLE(progress_id bigint, vacant boolean)
 language plpgsql volatile security definer
 -- search_path=pg_catalog, pg_temp; for the worker

@@ -13,10 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from confluent_kafka import ConsumerGroupTopicPartitions
+
 from fanfold_consumer import Fleet, FleetConfig, Registry
 from fanfold_consumer.devstack.client_config import write_properties
+from fanfold_consumer.events import EVENTS
 from fanfold_producer.kafka import ENV_BOOTSTRAP_SERVERS, ENV_PROPERTIES, KafkaConfig
 from tests.support.handlers import ENV_FOLDER, MODULE
+from tests.support.kafka import Broker
 from tests.support.tree import ROOT
 from tests.support.wait import eventually
 
@@ -31,8 +35,8 @@ _STOP_S = 15.0
 
 
 def member_config(kafka: KafkaConfig) -> KafkaConfig:
-    """The broker's own client settings, with sessions that end while a test waits."""
-    return KafkaConfig(kafka.bootstrap_servers, {**kafka.properties, **_SESSION})
+    """With sessions that end while a test waits, unless it says otherwise."""
+    return KafkaConfig(kafka.bootstrap_servers, {**_SESSION, **kafka.properties})
 
 
 class Member:
@@ -74,6 +78,10 @@ class Member:
         """Events of that name that have these fields."""
         found = [event for event in self._events() if event["event"] == name]
         return [event for event in found if fields.items() <= event.items()]
+
+    def unknown_events(self) -> set[str]:
+        """Names it logged that the list of events does not have."""
+        return {event["event"] for event in self._events()} - EVENTS.keys()
 
     def await_event(self, name: str, timeout_s: float = 20.0, *, count: int = 1, **fields: Any) -> dict[str, Any]:
         """Wait for the `count`-th such event."""
@@ -137,6 +145,11 @@ class LocalMember:
     def alive(self) -> bool:
         return self._thread.is_alive()
 
+    def await_partitions(self) -> LocalMember:
+        """Wait until it has claimed some."""
+        eventually(lambda: self.metric("fanfold_partitions", phase="running"), what="a partition claimed")
+        return self
+
     def metric(self, name: str, **labels: str) -> float:
         return self.fleet.metrics.registry.get_sample_value(name, labels) or 0.0
 
@@ -155,6 +168,14 @@ class LocalMember:
                 runner.run(self.fleet.run(self._stop))
         except BaseException as error:
             self._error = error
+
+
+def group_offsets(broker: Broker, group: str, topic: str) -> dict[int, int]:
+    """A group's offsets as Kafka's own tools see them, by partition."""
+    admin = broker.admin()
+    future = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])[group]
+    parts = future.result().topic_partitions or []
+    return {part.partition: part.offset for part in parts if part.topic == topic and part.offset >= 0}
 
 
 def options_of(settings: Mapping[str, Any]) -> list[str]:

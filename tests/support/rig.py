@@ -19,22 +19,23 @@ from fanfold_sql import FanOutState, PartitionState, Store, StoredDeadLetter, St
 from tests.sql.support import assert_invariants
 from tests.support.database import Database
 from tests.support.handlers import Notes, declare
-from tests.support.kafka import Topic
+from tests.support.kafka import Topic, unique_name
 from tests.support.members import LocalMember, Member, member_config, options_of
 from tests.support.wait import eventually
 
 T = TypeVar("T")
-GROUP = "g"
 
 
 class Rig:
     """What a fleet test needs. Members that still run when the test is over are killed.
 
     Attributes:
+        group: the consumer group of its members. Groups outlive topics, so each rig has its own.
         notes: what the handlers of `tests.support.handlers` did, and their gates.
     """
 
     def __init__(self, kafka: KafkaConfig, database: Database, folder: Path, *, atomic: bool) -> None:
+        self.group = unique_name("group")
         self.kafka = kafka
         self.database = database
         self.notes = Notes(folder)
@@ -47,9 +48,11 @@ class Rig:
 
     # Members.
 
-    def start(self, *topics: Topic, group: str = GROUP, kafka: KafkaConfig | None = None, **settings: Any) -> Member:
+    def start(
+        self, *topics: Topic, group: str | None = None, kafka: KafkaConfig | None = None, **settings: Any
+    ) -> Member:
         """A member process with the handlers of `tests.support.handlers`; settings are options of `fanfold consume`."""
-        options = ["--group", group, *options_of(settings)]
+        options = ["--group", group or self.group, *options_of(settings)]
         for topic in topics:
             options += ["--topic", topic.name]
         kafka = member_config(self.kafka if kafka is None else kafka)
@@ -58,11 +61,15 @@ class Rig:
         return member
 
     def start_here(
-        self, *topics: Topic, group: str = GROUP, registry: Registry | None = None, **settings: Any
+        self, *topics: Topic, group: str | None = None, registry: Registry | None = None, **settings: Any
     ) -> LocalMember:
         """A member in this process; settings are fields of `FleetConfig`."""
         config = FleetConfig(
-            group, tuple(t.name for t in topics), member_config(self.kafka), self.database.worker_dsn, **settings
+            group or self.group,
+            tuple(t.name for t in topics),
+            member_config(self.kafka),
+            self.database.worker_dsn,
+            **settings,
         )
         member = LocalMember(config, registry or declare(Registry(), self.notes))
         self._local.append(member)
@@ -121,6 +128,9 @@ class Rig:
         found = self.results(fan_out_id)
         return {result.index: decode_payload(result.payload) for result in found if result.payload is not None}
 
+    def await_value(self, fan_out_id: str, index: int, timeout_s: float = 20.0) -> None:
+        eventually(lambda: index in self.values(fan_out_id), timeout_s, what=f"result {index}")
+
     def fold_value(self, fan_out_id: str) -> Any:
         """What the fold of a fan-out came to; None if it is not there, or failed."""
         found = self.store(lambda store: store.read_results(fan_out_id, after=-2, limit=1))
@@ -129,9 +139,16 @@ class Rig:
     def dead_letters(self) -> list[StoredDeadLetter]:
         return self.store(lambda store: store.list_dead_letters(limit=10_000))
 
-    def partitions(self, group: str = GROUP) -> dict[int, PartitionState]:
+    def await_dead_letters(self, count: int) -> list[StoredDeadLetter]:
+        """Wait for that many, oldest first; there must be no more."""
+        eventually(lambda: len(self.dead_letters()) >= count, what=f"{count} dead letters")
+        found = self.dead_letters()
+        assert len(found) == count
+        return found
+
+    def partitions(self, group: str | None = None) -> dict[int, PartitionState]:
         """By number; of a topic that was made anew, only the newest."""
-        states = self.store(lambda store: store.list_partitions(group))
+        states = self.store(lambda store: store.list_partitions(group or self.group))
         return {state.partition: state for state in states}
 
     def rows(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:

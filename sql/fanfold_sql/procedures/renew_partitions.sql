@@ -1,8 +1,12 @@
 -- renew_partitions: say that an owner is alive, and tell it which of its partitions it no longer holds.
 --
 -- Returns  one row per lost partition; vacant: nobody holds it (an operator reset it), so it may be claimed again at once.
---          Rows that the database does not know (it went back in time) are returned as vacant.
-create or replace function fanfold.renew_partitions(p_owner uuid, p_progress_id bigint[], p_epoch bigint[])
+--          Rows that the database does not know, or that are behind p_commit_seq (it went back in time), are returned as
+--          vacant: an owner with nothing to commit would not hear of it otherwise, and never read again what was lost.
+-- Args     p_commit_seq: the last one this owner saw acknowledged, per partition; none: not compared.
+drop function if exists fanfold.renew_partitions(uuid, bigint[], bigint[]);
+create or replace function fanfold.renew_partitions(
+    p_owner uuid, p_progress_id bigint[], p_epoch bigint[], p_commit_seq bigint[] default null)
 returns table (progress_id bigint, vacant boolean)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -14,7 +18,8 @@ begin
     where p.progress_id = i.progress_id and p.epoch = i.epoch and p.owner = p_owner;
     return query
         select i.progress_id, p.owner is null or p.owner = p_owner
-        from unnest(p_progress_id, p_epoch) as i (progress_id, epoch)
+        from unnest(p_progress_id, p_epoch, p_commit_seq) as i (progress_id, epoch, commit_seq)
         left join fanfold.partition_progress p on p.progress_id = i.progress_id
-        where p.progress_id is null or p.epoch <> i.epoch or p.owner is distinct from p_owner;
+        where p.progress_id is null or p.epoch <> i.epoch or p.owner is distinct from p_owner
+            or p.commit_seq < i.commit_seq;
 end $$;
