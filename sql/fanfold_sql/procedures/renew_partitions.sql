@@ -4,7 +4,6 @@
 --          Rows that the database does not know, or that are behind p_commit_seq (it went back in time), are returned as
 --          vacant: an owner with nothing to commit would not hear of it otherwise, and never read again what was lost.
 -- Args     p_commit_seq: the last one this owner saw acknowledged, per partition; none: not compared.
-drop function if exists fanfold.renew_partitions(uuid, bigint[], bigint[]);
 create or replace function fanfold.renew_partitions(
     p_owner uuid, p_progress_id bigint[], p_epoch bigint[], p_commit_seq bigint[] default null)
 returns table (progress_id bigint, vacant boolean)
