@@ -89,11 +89,21 @@ class Topic:
     def end_offsets(self) -> dict[int, int]:
         """The next offset each partition will give out."""
         consumer = self.broker.consumer()
+
+        def ends() -> dict[int, int] | None:
+            try:
+                return {
+                    p: consumer.get_watermark_offsets(TopicPartition(self.name, p), timeout=_TIMEOUT_S)[1]
+                    for p in range(self.partitions)
+                }
+            except KafkaException as error:
+                # The metadata may name a leader a moment before that broker knows that it is one.
+                if error.args[0].name() != "NOT_LEADER_FOR_PARTITION":
+                    raise
+                return None
+
         try:
-            return {
-                p: consumer.get_watermark_offsets(TopicPartition(self.name, p), timeout=_TIMEOUT_S)[1]
-                for p in range(self.partitions)
-            }
+            return eventually(ends, what=f"end offsets of {self.name}") or {}
         finally:
             consumer.close()
 
