@@ -186,7 +186,7 @@ class Claims:
         """The cluster's and the topic's id: offsets mean nothing without them."""
         while True:
             try:
-                cluster_id, found = await asyncio.to_thread(cluster_and_topics, self._config.kafka, [topic])
+                cluster_id, found = await asyncio.to_thread(cluster_and_topics, self._config.quiet_kafka, [topic])
                 return cluster_id, found[topic][0]
             except ProducerError as error:
                 log.warning("partition.claim_delayed", topic=topic, error=str(error))
@@ -291,7 +291,7 @@ class Claims:
         if not topics:
             return
         try:
-            _, found = await asyncio.to_thread(cluster_and_topics, self._config.kafka, sorted(topics))
+            _, found = await asyncio.to_thread(cluster_and_topics, self._config.quiet_kafka, sorted(topics))
         except ProducerError as error:
             log.warning("topic.unavailable", error=str(error))
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import psycopg
@@ -132,6 +132,11 @@ class FleetConfig:
         if self.group_instance_id:
             settings["group.instance.id"] = self.group_instance_id
         return settings
+
+    @property
+    def quiet_kafka(self) -> KafkaConfig:
+        """For questions whose answers and failures we log ourselves, without librdkafka's own lines on stderr."""
+        return replace(self.kafka, properties={"log_level": "0", **self.kafka.properties})
 
     @property
     def cooperative(self) -> bool:

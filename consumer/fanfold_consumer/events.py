@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
+import time
 from typing import Any
 
 import structlog
+
+SAME_AFTER_S = 30.0
+GISTS_MAX = 1000
+_NUMBER = re.compile(r"0x[0-9a-f]+|\d+")
 
 EVENTS = {
     "fleet.started": "this member joined its group",
@@ -34,6 +40,7 @@ EVENTS = {
     "dead_letter_topic.missing": "dead letters stay in the table only, because their topic cannot be had",
     "offsets.mirror_failed": "Kafka did not take the copy of the offsets; Postgres has the truth",
     "health.started": "the health and metrics endpoint listens",
+    "library.warned": "what the Kafka client or the connection pool say; the same at most once in half a minute",
 }
 
 
@@ -54,6 +61,31 @@ def configure_logging(*, json: bool, level: str = "info") -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+    root = logging.getLogger()
+    if not any(isinstance(handler, _Libraries) for handler in root.handlers):
+        root.addHandler(_Libraries(logging.WARNING))
 
 
 log: Any = structlog.get_logger("fanfold")
+
+
+class _Libraries(logging.Handler):
+    """What libraries log becomes an event: lines of their own would make a log of JSON unreadable for machines.
+
+    A client whose broker is away says so many times a second; what differs only in numbers is said once in a while.
+    """
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self._said_at: dict[str, float] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        gist = f"{record.name} {_NUMBER.sub('', text)}"
+        now = time.monotonic()
+        if now - self._said_at.get(gist, -SAME_AFTER_S) < SAME_AFTER_S:
+            return
+        if len(self._said_at) >= GISTS_MAX:
+            self._said_at.clear()
+        self._said_at[gist] = now
+        log.warning("library.warned", library=record.name, text=text)

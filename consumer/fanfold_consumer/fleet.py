@@ -11,6 +11,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, Message
 
+from fanfold_consumer.arrival import arrive
 from fanfold_consumer.assignment import Assignment, Partition, Phase, TopicPartition
 from fanfold_consumer.claims import Claims
 from fanfold_consumer.committer import Committer
@@ -27,15 +28,11 @@ from fanfold_consumer.poller import Offsets, Poller
 from fanfold_consumer.registry import Registry
 from fanfold_consumer.relay import Relay
 from fanfold_consumer.work import Delivery
-from fanfold_producer.errors import BrokerUnavailable, ProducerError
-from fanfold_producer.kafka import cluster_and_topics, create_topics
 from fanfold_producer.sender import Sender
-from fanfold_schemas import dead_letter_topic
-from fanfold_sql import Store, connect
+from fanfold_sql import Store
 
 LOOP_STALL_S = 30.0
 PUBLISH_PATIENCE_S = 5.0
-KAFKA_LOOK_S = 3.0
 
 
 class FleetFailed(FanfoldError):
@@ -302,47 +299,16 @@ class Fleet:
         )
 
     async def _reach_stores(self, store: Store, stopping: asyncio.Task[Any]) -> bool:
-        """Wait for both stores; False: told to stop before they were there."""
-        starting = asyncio.create_task(self._wait_for_stores(store))
+        """Both stores may be started after us. False: told to stop before they were there."""
+        starting = asyncio.create_task(arrive(self.config, store, self._patience))
         await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
-            starting.result()
+            self._parking.publish_for(starting.result())
             return True
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)
         log.info("fleet.stopped", group=self.config.group_id, owner=str(self.owner_id))
         return False
-
-    async def _wait_for_stores(self, store: Store) -> None:
-        """Both stores may be started after us; what they cannot become by waiting is an error."""
-
-        async def reach() -> None:
-            # The pool would say that it has no connection; this says why.
-            connection = await asyncio.to_thread(connect, self.config.database_url)
-            connection.close()
-            await store.outbox_stats()
-
-        config = self.config
-        await self._patience.call("start", reach)
-        while True:
-            try:
-                await asyncio.to_thread(cluster_and_topics, config.kafka, config.topics, timeout=KAFKA_LOOK_S)
-                break
-            except BrokerUnavailable as error:
-                log.warning("broker.unavailable", error=str(error))
-                await asyncio.sleep(1.0)
-        self._parking.publish_for(await self._dead_letter_topics())
-
-    async def _dead_letter_topics(self) -> frozenset[str]:
-        """The topics whose `-dlt` is there, or could be made. The table keeps dead letters in any case."""
-        there = set()
-        for topic in self.config.topics:
-            try:
-                await asyncio.to_thread(create_topics, self.config.kafka, {dead_letter_topic(topic): 1}, replication=-1)
-                there.add(topic)
-            except ProducerError as error:
-                log.warning("dead_letter_topic.missing", topic=dead_letter_topic(topic), error=str(error))
-        return frozenset(there)
 
     async def _mirror(self) -> None:
         """Copy offsets to Kafka, for lag tools and autoscalers; also this member's own heartbeat and gauges."""

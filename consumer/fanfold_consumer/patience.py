@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from fanfold_consumer.events import log
@@ -22,6 +23,7 @@ class Patience:
     def __init__(self) -> None:
         self._away_since: float | None = None
         self._logged_at = 0.0
+        self._answered = asyncio.Event()
 
     @property
     def store_is_away(self) -> bool:
@@ -35,7 +37,9 @@ class Patience:
                 answer = await function()
             except StoreUnavailable as error:
                 self._note_away(what, error)
-                await asyncio.sleep(wait * (0.5 + random.random() / 2))
+                # Whoever is answered first ends the wait of all: each has its own, of up to seconds.
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._answered.wait(), wait * (0.5 + random.random() / 2))
                 wait = min(WAIT_MAX_S, wait * 2)
                 continue
             self._note_back()
@@ -54,4 +58,6 @@ class Patience:
         if self._away_since is not None:
             away_s = asyncio.get_running_loop().time() - self._away_since
             self._away_since = None
+            self._answered.set()
+            self._answered = asyncio.Event()
             log.info("store.recovered", away_s=round(away_s, 1))

@@ -7,6 +7,7 @@ Records go to the event loop in batches; what comes back are commands (seek, res
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -213,7 +214,9 @@ class Poller:
             self._to_loop(self._sink.on_fatal, _text(error))
 
     def _own_client(self) -> None:
-        consumer = Consumer({**self._settings, "on_commit": self._on_mirrored})
+        consumer = Consumer(
+            {**self._settings, "on_commit": self._on_mirrored}, logger=logging.getLogger("fanfold.kafka")
+        )
         consumer.subscribe(self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
         try:
             while not self._closing.is_set():

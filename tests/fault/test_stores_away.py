@@ -53,6 +53,7 @@ def test_postgres_killed_in_mid_flight_loses_nothing_and_parks_nothing(
     member.await_event("store.recovered")
     assert rig.dead_letters() == []
     assert rig.notes.again() == 0, "what had finished was kept and committed when the server was back"
+    assert member.stray_lines() == []
     rig.assert_sound()
 
 
@@ -109,6 +110,8 @@ def test_a_broker_restart_in_mid_flight_loses_nothing(database: Database, tmp_pa
             assert handle.result(90) == sum(range(600))
             assert member.alive
             assert rig.dead_letters() == []
+            assert member.stray_lines() == []
+            assert len(member.events("library.warned")) < 20
             rig.assert_sound()
     finally:
         kafka.stop()

@@ -184,7 +184,9 @@ def rig(
     migrated_template: str,
     worker_login: tuple[str, str],
     tmp_path_factory: pytest.TempPathFactory,
+    topic: Topic,
 ) -> Iterator[Rig]:
+    del topic  # it goes after the members that read it
     user, password = worker_login
     with postgres_server.temporary_database(migrated_template) as name:
         worker_dsn = postgres_server.dsn_for(name, user=user, password=password)

@@ -39,6 +39,7 @@ def test_a_member_whose_kafka_is_away_says_so_and_stops_when_told_to(rig: Rig, t
     member = rig.start(topic, kafka=KafkaConfig(f"127.0.0.1:{free_port()}"))
     member.await_event("broker.unavailable", 15.0)
     assert member.stop() == 0
+    assert member.stray_lines() == []
 
 
 def test_a_topic_that_is_not_there_ends_a_member_with_the_command_that_makes_it(rig: Rig, topic: Topic) -> None:
@@ -117,3 +118,4 @@ def test_every_event_a_member_logs_is_in_the_list_and_shows_no_payload(rig: Rig,
     assert member.stop() == 0
     assert secret not in member.log()
     assert member.unknown_events() == set()
+    assert member.stray_lines() == []

@@ -83,6 +83,10 @@ class Member:
         """Names it logged that the list of events does not have."""
         return {event["event"] for event in self._events()} - EVENTS.keys()
 
+    def stray_lines(self) -> list[str]:
+        """Lines of its log that are no JSON."""
+        return [line for line in self.log().splitlines() if not line.startswith("{")]
+
     def await_event(self, name: str, timeout_s: float = 20.0, *, count: int = 1, **fields: Any) -> dict[str, Any]:
         """Wait for the `count`-th such event."""
 

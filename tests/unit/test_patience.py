@@ -139,3 +139,18 @@ def test_a_caller_that_is_cancelled_stops_asking() -> None:
     with pytest.raises(TimeoutError):
         run_leaping(impatient)
     assert 10 < len(store.asked_at) < 30
+
+
+def test_an_answer_to_one_call_ends_the_wait_of_the_others() -> None:
+    store, patience = Store(12), Patience()
+
+    async def scenario() -> float:
+        waiting = asyncio.create_task(patience.call("commit", store.ask))
+        while len(store.asked_at) < 12:  # noqa: ASYNC110  from here on it would wait for seconds
+            await asyncio.sleep(0.01)
+        answered = asyncio.get_running_loop().time()
+        await patience.call("claim_outbox", Store(0).ask)
+        await waiting
+        return asyncio.get_running_loop().time() - answered
+
+    assert run_leaping(scenario) < 0.1
