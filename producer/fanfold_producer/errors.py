@@ -73,6 +73,10 @@ class FanOutStale(ProducerError):
     """The thread moved past what the fan-out was derived from. Do: derive it anew from the thread's present clock."""
 
 
+class FanOutCancelled(ProducerError):
+    """Somebody cancelled it. Do: nothing, or publish the work under another fan_out_id."""
+
+
 class FoldFailed(ProducerError):
     """The tasks are finished but the fold failed for good. Do: mend it, replay the thread with `--rerun`."""
 

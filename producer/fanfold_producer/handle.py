@@ -51,6 +51,17 @@ class FanOutHandle:
     async def aprogress(self) -> FanOutState | None:
         return await asyncio.wrap_future(self._worker.submit(self._results.progress(self.fan_out_id)))
 
+    def cancel(self) -> bool:
+        """End it: queued tasks are skipped unrun, running ones are refused, and it never folds. There is no way back.
+
+        Returns:
+            False if it was too late: it is folded, or complete without a fold. Repeating is harmless.
+        """
+        return self._worker.submit(self._results.cancel(self.fan_out_id, self.thread_id)).result()
+
+    async def acancel(self) -> bool:
+        return await asyncio.wrap_future(self._worker.submit(self._results.cancel(self.fan_out_id, self.thread_id)))
+
     def result(self, timeout: float | None = None, *, return_failures: bool = False) -> Any:
         """Wait for the outcome: the fold's value; without a fold the tasks' values, in index order.
 
@@ -66,6 +77,7 @@ class FanOutHandle:
             TimeoutError: with how many are done, failed and remaining. Nothing is lost: wait again.
             FanOutFailed: tasks failed for good, and neither a fold nor a quorum says that this is all right.
             FoldFailed: the fold failed for good.
+            FanOutCancelled: somebody cancelled it.
             FanOutStale: its thread moved past its base, so it will never complete.
             StoreUnavailable: Postgres has not answered for half a minute. Wait again.
         """

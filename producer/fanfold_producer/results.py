@@ -7,7 +7,7 @@ import time
 from contextlib import AsyncExitStack
 from typing import Any
 
-from fanfold_producer.errors import DatabaseNeeded, FanOutFailed, FanOutStale, FoldFailed, TaskFailure
+from fanfold_producer.errors import DatabaseNeeded, FanOutCancelled, FanOutFailed, FanOutStale, FoldFailed, TaskFailure
 from fanfold_schemas import FOLD_INDEX, decode_payload, derive_fold_task_id
 from fanfold_sql import FanOutState, Store, StoredResult, StoreUnavailable
 
@@ -50,6 +50,12 @@ class Results:
                 f"fan-out {fan_out_id} will not complete: its thread {state.thread_id!r} moved past the base "
                 f"{state.base} with {state.remaining} of {state.size} results outstanding; they are refused as stale."
             )
+        if state.state == "cancelled":
+            outstanding = f"{state.remaining} of {state.size}" if state.size else "all"
+            raise FanOutCancelled(
+                f"fan-out {fan_out_id} was cancelled with {outstanding} of its results outstanding; they are refused. "
+                "To do the work after all, publish it under another fan_out_id."
+            )
         if state.state == "failed":
             errors = await _errors(store, fan_out_id)
             reason = errors.get(derive_fold_task_id(fan_out_id), _NO_REASON)
@@ -61,6 +67,10 @@ class Results:
             folded = await store.read_results(fan_out_id, after=FOLD_INDEX - 1, limit=1)
             return decode_payload(folded[0].payload or b"")
         return await _values(store, state, return_failures)
+
+    async def cancel(self, fan_out_id: str, thread_id: str) -> bool:
+        store = await self._store()
+        return await store.cancel_fan_out(fan_out_id, thread_id) == "cancelled"
 
     async def close(self) -> None:
         await self._stack.aclose()
@@ -95,7 +105,7 @@ class Results:
             except StoreUnavailable:
                 if time.monotonic() - heard > STORE_PATIENCE_S:
                     raise
-            if seen is not None and seen.state in ("done", "failed", "stale"):
+            if seen is not None and seen.state in ("done", "failed", "stale", "cancelled"):
                 return seen
             left_s = float("inf") if timeout is None else started + timeout - time.monotonic()
             if left_s <= 0:

@@ -14,6 +14,7 @@ from fanfold_sql.errors import (
 from fanfold_sql.migrate import MigrationRefused, MigrationReport, migrate
 from fanfold_sql.pool import connect, open_pool
 from fanfold_sql.records import (
+    CancelledThread,
     Claim,
     CommitBatch,
     CommitReply,
@@ -35,6 +36,7 @@ from fanfold_sql.records import (
 from fanfold_sql.store import Store, reopen_fan_out
 
 __all__ = [
+    "CancelledThread",
     "Claim",
     "CommitBatch",
     "CommitReply",

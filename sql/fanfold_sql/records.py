@@ -145,7 +145,11 @@ class StoredResult:
 
 @dataclass(frozen=True, slots=True)
 class FanOutState:
-    """A fan-out and how far it is. `state`: `open`, `folding`, `done`, `failed` (its fold failed) or `stale`."""
+    """A fan-out and how far it is.
+
+    `state`: `open`, `folding`, `done`, `failed` (its fold failed), `stale` or `cancelled`.
+    `size` 0: cancelled before anybody saw one of its tasks.
+    """
 
     fan_out_id: str
     thread_id: str
@@ -169,6 +173,14 @@ class ThreadState:
     thread_id: str
     clock: dict[str, int]
     created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CancelledThread:
+    """What `cancel_thread` did. `clock` None: the thread is unknown."""
+
+    clock: dict[str, int] | None
+    fan_out_ids: list[str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any, LiteralString, TypeVar
+from typing import Any, Literal, LiteralString, TypeVar
 from uuid import UUID
 
 import psycopg
+from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
 
-from fanfold_schemas import Outcome, Task
+from fanfold_schemas import Outcome, Task, VectorClock
 from fanfold_sql.commit import CHECK_TASKS, COMMIT_RESULTS, check_parameters, commit_parameters, commit_reply
 from fanfold_sql.errors import StoreUnavailable, translate
 from fanfold_sql.pool import open_pool
 from fanfold_sql.records import (
+    CancelledThread,
     Claim,
     CommitBatch,
     CommitReply,
@@ -31,6 +33,7 @@ from fanfold_sql.records import (
 )
 
 Row = tuple[Any, ...]
+CancelAnswer = Literal["cancelled", "done", "unknown"]
 Record = TypeVar("Record")
 
 
@@ -171,6 +174,32 @@ class Store:
     async def read_thread(self, thread_id: str) -> ThreadState | None:
         rows = await self._all("select * from fanfold.read_thread(%s)", (thread_id,))
         return ThreadState(*rows[0]) if rows else None
+
+    async def cancel_fan_out(self, fan_out_id: str, thread_id: str | None = None) -> CancelAnswer:
+        """End a fan-out: from here on none of its results and no fold of it is taken. There is no way back.
+
+        `thread_id` is needed for one of which no result is in yet; without it that is `unknown`. `done`: too late.
+
+        Raises:
+            StoreRejected: it belongs to another thread.
+        """
+        row = await self._one("select fanfold.cancel_fan_out(%s, %s::text)", (fan_out_id, thread_id))
+        answer: CancelAnswer = row[0]
+        return answer
+
+    async def cancel_thread(self, thread_id: str) -> CancelledThread:
+        """Cancel every fan-out of a thread that is not done, and move every branch of its clock on by one."""
+        row = await self._one("select clock, fan_out_ids from fanfold.cancel_thread(%s)", (thread_id,))
+        return CancelledThread(*row)
+
+    async def advance_thread(self, thread_id: str, clock: VectorClock) -> dict[str, int]:
+        """Move a thread's clock up to `clock`: what was derived from less on those branches is stale from here on.
+
+        Returns the thread's clock, the least upper bound of what it was and `clock`.
+        """
+        row = await self._one("select fanfold.advance_thread(%s, %s)", (thread_id, Jsonb(clock.to_dict())))
+        advanced: dict[str, int] = row[0]
+        return advanced
 
     async def list_dead_letters(
         self,

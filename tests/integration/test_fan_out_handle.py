@@ -11,6 +11,7 @@ import pytest
 
 from fanfold_producer import (
     DatabaseNeeded,
+    FanOutCancelled,
     FanOutFailed,
     FanOutHandle,
     FanOutStale,
@@ -223,3 +224,24 @@ def test_a_fan_out_whose_thread_moved_on_is_an_error_at_once(publisher: Publishe
     _with_store(database, commit)
     with pytest.raises(FanOutStale, match="1 of 2 results outstanding"):
         handle.result(timeout=20)
+
+
+def test_a_handle_cancels_before_the_first_result_and_whoever_waits_hears_of_it(publisher: Publisher) -> None:
+    handle = publisher.fan_out("t1", [("a", 1), ("a", 2)], fold="sum")
+    assert handle.cancel()
+    assert asyncio.run(handle.acancel())
+    with pytest.raises(FanOutCancelled, match="with all of its results outstanding"):
+        handle.result(timeout=20)
+
+
+def test_a_handle_says_how_much_a_cancelled_fan_out_lacks_and_when_it_is_too_late(
+    publisher: Publisher, database: Database
+) -> None:
+    handle = publisher.fan_out("t1", [("a", 1), ("a", 2)])
+    _finish(database, handle, {0: "x"})
+    assert handle.cancel()
+    with pytest.raises(FanOutCancelled, match="with 1 of 2 of its results outstanding"):
+        handle.result(timeout=20)
+    done = publisher.fan_out("t1", [("a", 1)])
+    _finish(database, done, {0: "x"})
+    assert not done.cancel()

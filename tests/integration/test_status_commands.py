@@ -1,4 +1,4 @@
-"""`fanfold status`, `thread`, `prune` and `migrate` against a real broker and a real database."""
+"""`fanfold status`, `thread`, `cancel`, `prune` and `migrate` against a real broker and a real database."""
 
 from __future__ import annotations
 
@@ -207,3 +207,39 @@ def test_migrate_says_what_it_would_do_does_it_and_then_has_nothing_to_do(
     assert [ran.status for ran in (dry, done, again)] == [0, 0, 0]
     assert dry.json["scripts"] == done.json["scripts"] != []
     assert again.out == "the database is up to date\n"
+
+
+def test_cancel_says_what_it_would_do_and_does_it_only_when_told(operator: Operator) -> None:
+    tasks = make_tasks(3)
+    operator.commit([finished(tasks[0])])
+    fan_out_id = tasks[0].fan_out.id
+
+    dry = operator.run("cancel", "--fan-out", fan_out_id)
+    assert dry.out.split() == ["would", "cancel", f"{fan_out_id}:", "2", "of", "3", "results", "outstanding"]
+    assert operator.run("status", "--json").json["fan_outs"][0]["state"] == "open"
+
+    assert operator.run("cancel", "--fan-out", fan_out_id, "--execute").status == 0
+    assert operator.run("status", "--json").json["fan_outs"][0]["state"] == "cancelled"
+
+
+def test_cancel_by_thread_ends_everything_that_is_open(operator: Operator) -> None:
+    opened, done = make_tasks(2), make_tasks(1, fold=None)
+    operator.commit([finished(opened[0]), finished(done[0])])
+    ran = operator.run("cancel", "--thread", opened[0].thread_id, "--execute", "--json")
+    assert [ended["fan_out_id"] for ended in ran.json["fan_outs"]] == [opened[0].fan_out.id]
+    again = operator.run("cancel", "--thread", opened[0].thread_id, "--execute")
+    assert "nothing was open" in again.err
+
+
+def test_cancel_says_what_is_missing_when_it_cannot(operator: Operator) -> None:
+    unseen = operator.run("cancel", "--fan-out", "f1", "--execute")
+    assert unseen.status == 1
+    assert "--thread" in unseen.err
+    assert operator.run("cancel", "--fan-out", "f1", "--thread", "t1", "--execute").status == 0
+    tasks = make_tasks(1, fold=None)
+    operator.commit([finished(tasks[0])])
+    late = operator.run("cancel", "--fan-out", tasks[0].fan_out.id, "--execute")
+    assert late.status == 1
+    assert "has its outcome already" in late.err
+    assert operator.run("cancel").status == 2
+    assert operator.run("cancel", "--thread", "no id!").status == 2

@@ -37,11 +37,13 @@ create table fanfold.fan_out (
     created_at timestamp with time zone not null default now(),
     completed_at timestamp with time zone,
     folded_at timestamp with time zone,
+    cancelled_at timestamp with time zone,
     constraint fan_out_check CHECK (((remaining >= 0) AND (remaining <= size))),
     constraint fan_out_check1 CHECK (((failed >= 0) AND (failed <= size))),
     constraint fan_out_check2 CHECK (((quorum >= 1) AND (quorum <= size))),
+    constraint fan_out_check3 CHECK (((size > 0) OR (cancelled_at IS NOT NULL))),
     constraint fan_out_pkey PRIMARY KEY (fan_out_id),
-    constraint fan_out_size_check CHECK (((size >= 1) AND (size <= 100000)))
+    constraint fan_out_size_check CHECK (((size >= 0) AND (size <= 100000)))
 ) with (fillfactor=50);
 create index fan_out_created on fanfold.fan_out using btree (created_at);
 create index fan_out_thread on fanfold.fan_out using btree (thread_id);
@@ -139,6 +141,28 @@ create function fanfold.advance_clocks(
 returns "char"[]
 language plpgsql volatile security definer
 -- search_path=pg_catalog, pg_temp; internal
+
+create function fanfold.advance_thread(
+    p_thread_id text,
+    p_clock jsonb)
+returns jsonb
+language plpgsql volatile security definer
+-- search_path=pg_catalog, pg_temp; for the worker
+
+create function fanfold.cancel_fan_out(
+    p_fan_out_id text,
+    p_thread_id text DEFAULT NULL::text)
+returns text
+language plpgsql volatile security definer
+-- search_path=pg_catalog, pg_temp; for the worker
+
+create function fanfold.cancel_thread(
+    p_thread_id text,
+    OUT clock jsonb,
+    OUT fan_out_ids text[])
+returns record
+language plpgsql volatile security definer
+-- search_path=pg_catalog, pg_temp; for the worker
 
 create function fanfold.check_tasks(
     p_fan_out_id text[],

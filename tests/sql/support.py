@@ -148,6 +148,10 @@ class Worker:
         run: int | None = self.one("select fanfold.reopen_fan_out(%s, %s::text[])", (fan_out_id, list(task_ids)))[0]
         return run
 
+    def cancel(self, fan_out_id: str = "f1", thread_id: str | None = None) -> str:
+        answer: str = self.one("select fanfold.cancel_fan_out(%s, %s::text)", (fan_out_id, thread_id))[0]
+        return answer
+
     def one(self, query: str, parameters: Sequence[Any] = ()) -> tuple[Any, ...]:
         try:
             row = self.connection.execute(query.encode(), parameters).fetchone()
@@ -203,7 +207,7 @@ class Tables:
         parts = []
         for table, columns in (
             ("thread", "thread_id, clock"),
-            ("fan_out", "fan_out_id, remaining, failed, run, completed_at, folded_at"),
+            ("fan_out", "fan_out_id, remaining, failed, run, completed_at, folded_at, cancelled_at"),
             ("result", "thread_id, task_id, fan_out_id, index, run, status, arg_hash, payload, committed_at"),
             ("partition_progress", "progress_id, epoch, owner, next_offset, islands, commit_seq"),
             ("outbox", "outbox_id, due_at, topic, key, value, headers, fan_out_id, run"),
@@ -233,7 +237,7 @@ _INVARIANTS = {
     "4 complete iff every result, or a quorum of successes, is in": """
         select fan_out_id, size, remaining, failed, quorum, run, completed_at from fanfold.fan_out f
         where completed_at is null and (
-                remaining = 0 or run = 1 and size - remaining - failed >= quorum)
+                remaining = 0 and size > 0 or run = 1 and cancelled_at is null and size - remaining - failed >= quorum)
             or completed_at is not null and remaining > 0 and quorum is null""",
     "4 one fold per (fan-out, run), iff complete": """
         select f.fan_out_id, f.run, o.queued, r.run from fanfold.fan_out f

@@ -14,6 +14,7 @@ from fanfold_schemas import SchemaError
 from fanfold_sql import StoreError
 
 _COMMANDS = {
+    "cancel": "fanfold_consumer.cli.cancel:cancel",
     "consume": "fanfold_consumer.cli.consume:consume",
     "dev": "fanfold_consumer.cli.dev:dev",
     "migrate": "fanfold_consumer.cli.migrate:migrate",

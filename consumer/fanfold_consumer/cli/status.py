@@ -35,7 +35,7 @@ from fanfold_producer.errors import KafkaConfigError
 from fanfold_producer.kafka import KafkaConfig
 from fanfold_sql import FanOutState, PartitionState, Store
 
-_STYLES = {"open": "cyan", "folding": "yellow", "done": "green", "failed": "red", "stale": "dim"}
+_STYLES = {"open": "cyan", "folding": "yellow", "done": "green", "failed": "red", "stale": "dim", "cancelled": "dim"}
 _BAR_COLUMNS = 24
 
 
@@ -66,7 +66,9 @@ class Picture:
 @click.option("--group", help="Partitions of this group only.")
 @click.option("--topic", help="Partitions of this topic only.")
 @click.option(
-    "--state", type=click.Choice(["open", "folding", "done", "failed", "stale"]), help="Fan-outs in this state only."
+    "--state",
+    type=click.Choice(["open", "folding", "done", "failed", "stale", "cancelled"]),
+    help="Fan-outs in this state only.",
 )
 @click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Fan-outs, newest first.")
 @click.option("--all", "all_topic_ids", is_flag=True, help="Also progress kept for earlier topics of the same name.")
@@ -154,7 +156,7 @@ def _display(as_json: bool, *, watched: bool) -> Iterator[Callable[[Picture], No
 
 
 def _settled(wanted: Wanted, picture: Picture) -> bool:
-    return wanted.fan_out_id is not None and picture.fan_outs[0].state in ("done", "failed", "stale")
+    return wanted.fan_out_id is not None and picture.fan_outs[0].state in ("done", "failed", "stale", "cancelled")
 
 
 async def _look(store: Store, wanted: Wanted, kafka: KafkaConfig | str) -> Picture:

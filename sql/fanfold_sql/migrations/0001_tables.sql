@@ -10,7 +10,8 @@ create table fanfold.thread (
 create table fanfold.fan_out (
     fan_out_id text collate "C" primary key,
     thread_id text collate "C" not null,
-    size integer not null check (size between 1 and 100000),
+    -- 0: cancelled before anybody saw one of its tasks, so that its real size is not known.
+    size integer not null check (size between 0 and 100000),
     -- size minus the results that are done or failed; counted down, never scanned. The check is the last line of
     -- defence: a second count of one result would break it instead of firing a barrier early.
     remaining integer not null check (remaining between 0 and size),
@@ -24,7 +25,10 @@ create table fanfold.fan_out (
     topic text collate "C",
     created_at timestamptz not null default now(),
     completed_at timestamptz,
-    folded_at timestamptz
+    folded_at timestamptz,
+    -- Final: from then on no result and no fold of it is taken.
+    cancelled_at timestamptz,
+    check (size > 0 or cancelled_at is not null)
 ) with (fillfactor = 50);
 -- None of these columns ever changes, so counting down stays a heap-only update.
 create index fan_out_thread on fanfold.fan_out (thread_id);

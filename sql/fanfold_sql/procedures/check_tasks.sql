@@ -20,6 +20,7 @@ begin
             -- In the order in which the commit decides, or a task could be parked for a conflict that is only stale.
             when t.clock is not null and not t.clock @> p_fan_base[r.fan]
                 and fanfold.clock_makes_stale(t.clock, p_fan_base[r.fan]) then 'stale'
+            when f.cancelled_at is not null then 'closed'
             when r.index < 0 and (f.completed_at is null or f.run <> r.run) then 'stale'
             when e.arg_hash <> r.arg_hash or e.fan_out_id <> p_fan_out_id[r.fan] or e.index <> r.index then 'conflict'
             when e.run >= r.run then 'duplicate'

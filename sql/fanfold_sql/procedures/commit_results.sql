@@ -39,7 +39,8 @@ set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 as $$
 declare
-    -- State of each fan-out: 'k' known, 'n' new, 's' stale, 'u' known to a fold only, 'x' contradicts what is stored.
+    -- State of each fan-out: 'k' known, 'n' new, 's' stale, 'c' cancelled, 'u' known to a fold only, 'x'
+    -- contradicts what is stored.
     v_state "char"[];
     v_moves boolean;
     v_opened integer;
@@ -101,6 +102,7 @@ begin
             -- The usual answer needs no call, which would cost more than the rest of this row.
             when t.clock is not null and not t.clock @> h.base and fanfold.clock_makes_stale(t.clock, h.base) then 's'
             when f.fan_out_id is null then 'n'
+            when f.cancelled_at is not null then 'c'
             when (f.thread_id, f.size, f.base, f.fold, f.quorum, f.deadline_ms)
                 is distinct from (h.thread_id, h.size, h.base, h.fold, h.quorum, h.deadline_ms) then 'x'
             else 'k' end)::"char" as state
@@ -134,6 +136,7 @@ begin
             -- Opened under this id meanwhile: by an earlier entry of this batch, or under another thread, whose lock is
             -- not ours. Counting into it without comparing would count into somebody else's barrier.
             select array_agg(case
+                when h.state = 'n' and f.cancelled_at is not null then 'c'
                 when h.state = 'n' and (f.thread_id, f.size, f.base, f.fold, f.quorum, f.deadline_ms)
                     is distinct from (h.thread_id, h.size, h.base, h.fold, h.quorum, h.deadline_ms) then 'x'
                 else h.state end order by h.no)

@@ -2,7 +2,8 @@
 --
 -- Args     each filter may be null: ids, thread, state. p_limit: rows at most.
 -- Returns  state: 'open' (waits for results), 'folding' (complete, its fold is not in yet), 'done', 'failed' (the fold
---          failed), 'stale' (its thread moved past its base before it was done: it never will be). The fold's result is read with read_results: it may be large.
+--          failed), 'stale' (its thread moved past its base before it was done: it never will be), 'cancelled'. The fold's result is
+--          read with read_results: it may be large.
 -- Plan     for these very filters: one for any filters would read the whole table for a single id.
 create or replace function fanfold.list_fan_outs(
     p_fan_out_ids text[], p_thread_id text, p_state text, p_limit integer)
@@ -19,6 +20,7 @@ begin
         from (
             select f.fan_out_id, f.thread_id, f.size, f.remaining, f.failed, f.run, f.base, f.fold, f.quorum, f.deadline_ms,
                 f.topic, case
+                    when f.cancelled_at is not null then 'cancelled'
                     when f.completed_at is not null and (f.fold is null or r.run = f.run) then
                         case when r.status = 'failed' then 'failed' else 'done' end
                     when not t.clock @> f.base and fanfold.clock_makes_stale(t.clock, f.base) then 'stale'

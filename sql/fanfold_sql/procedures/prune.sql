@@ -1,5 +1,6 @@
--- prune: delete fan-outs that are done, or stale and never will be, with their results, and dead letters, older than p_before; at most p_limit fan-outs
--- and p_limit dead letters a call, so that no call holds its locks for long. Call it again until it returns zeros.
+-- prune: delete fan-outs that are done, cancelled, or stale and never will be done, with their results, and dead letters,
+-- older than p_before; at most p_limit fan-outs and p_limit dead letters a call, so that no call holds its locks for
+-- long. Call it again until it returns zeros.
 --
 -- Effect   a task of a pruned fan-out that is replayed runs again as if it were new: keep results for as long as the
 --          topic keeps records.
@@ -21,6 +22,7 @@ begin
         select f.fan_out_id, f.thread_id from fanfold.fan_out f join fanfold.thread t on t.thread_id = f.thread_id
         where f.created_at < p_before and (
             f.completed_at < p_before and (f.fold is null or f.folded_at < p_before)
+            or f.cancelled_at < p_before
             or fanfold.clock_makes_stale(t.clock, f.base)
                 and (f.completed_at is null or f.fold is not null and f.folded_at is null))
         order by f.created_at limit p_limit) f;
@@ -31,6 +33,7 @@ begin
     from fanfold.fan_out f join fanfold.thread t on t.thread_id = f.thread_id
     where f.fan_out_id = any (v_ids) and (
         f.completed_at < p_before and (f.fold is null or f.folded_at < p_before)
+        or f.cancelled_at < p_before
         or fanfold.clock_makes_stale(t.clock, f.base)
             and (f.completed_at is null or f.fold is not null and f.folded_at is null));
     if v_ids is not null then

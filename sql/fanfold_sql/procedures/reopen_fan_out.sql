@@ -3,7 +3,8 @@
 -- Locks    the thread's advisory lock. Call it in one transaction with `enqueue` of the tasks at the run it returns, so
 --          that a fan-out is never reopened without the tasks that close it again.
 -- Args     p_task_ids: those that have no result yet are left alone; they count once they finish. So are all of them if
---          the thread moved past the fan-out's base: their results would be stale, and it would never close again.
+--          the thread moved past the fan-out's base or it was cancelled: their results would be refused, and it would
+--          never close again.
 -- Returns  the run to give the tasks: the fan-out's own while it is open, the next one if it was complete; null if the
 --          fan-out is unknown (then nothing ran yet and run 1 stands).
 create or replace function fanfold.reopen_fan_out(p_fan_out_id text, p_task_ids text[])
@@ -16,7 +17,7 @@ declare
     v_run integer;
     v_done integer;
     v_failed integer;
-    v_stale boolean;
+    v_refused boolean;
 begin
     if current_setting('transaction_isolation') <> 'read committed' then
         raise exception 'reopen_fan_out needs READ COMMITTED, not %', current_setting('transaction_isolation')
@@ -31,11 +32,11 @@ begin
     select greatest(f.run + (f.completed_at is not null)::integer, coalesce((
         select max(r.run) + 1 from fanfold.result r
         where r.fan_out_id = p_fan_out_id and r.index >= 0 and r.status <> 'pending' and r.task_id = any (p_task_ids)), 0)),
-        fanfold.clock_makes_stale(t.clock, f.base)
-    into v_run, v_stale
+        fanfold.clock_makes_stale(t.clock, f.base) or f.cancelled_at is not null
+    into v_run, v_refused
     from fanfold.fan_out f join fanfold.thread t on t.thread_id = f.thread_id
     where f.fan_out_id = p_fan_out_id;
-    if v_stale then
+    if v_refused then
         return v_run;
     end if;
     with old as (

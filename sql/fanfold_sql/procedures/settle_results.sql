@@ -25,6 +25,7 @@ begin
     judged as (
         select g.*, e.status as old_status, case
             when g.state = 's' then 'stale'
+            when g.state = 'c' then 'closed'
             when g.state = 'x' or g.index not between -1 and p_fan_size[g.fan] - 1 then 'conflict'
             -- A fold is welcome once its fan-out is complete, for that run. One that comes earlier was published by a
             -- database that has since gone back (failover): the real one follows.
