@@ -35,7 +35,9 @@ _STOP_S = 15.0
 
 
 def member_config(kafka: KafkaConfig) -> KafkaConfig:
-    """With sessions that end while a test waits, unless it says otherwise."""
+    """With sessions that end while a test waits, unless it says otherwise or leaves them to the broker (KIP-848)."""
+    if kafka.properties.get("consumer.group.protocol") == "consumer":
+        return kafka
     return KafkaConfig(kafka.bootstrap_servers, {**_SESSION, **kafka.properties})
 
 
