@@ -76,7 +76,11 @@ def migrate(dsn: str, *, dry_run: bool = False) -> MigrationReport:
             raise MigrationRefused(
                 f"PostgreSQL {connection.info.server_version // 10000} is too old; 14 to 18 are supported"
             )
+        # Before anything else is looked up. Else a stranger's function that fits an argument better than the built-in
+        # one, in a schema of the default path where everybody may create, would run with our rights.
+        connection.execute("set search_path = pg_catalog, pg_temp")
         connection.execute("select pg_advisory_lock(%s)", (LOCK_KEY,))
+        _check_schema_owner(connection)
         applied = _applied(connection)
         pending = _pending(applied, scripts())
         if pending and not dry_run:
@@ -99,6 +103,16 @@ def _connect(dsn: str) -> Iterator[psycopg.Connection[Any]]:
         ) from error
     except psycopg.OperationalError as error:
         raise StoreUnavailable(f"cannot migrate: {error}".strip()) from error
+
+
+def _check_schema_owner(connection: psycopg.Connection[Any]) -> None:
+    """A schema of somebody else is not even read: its owner could have put anything there, and change ours later."""
+    row = connection.execute("select pg_get_userbyid(nspowner) from pg_namespace where nspname = 'fanfold'").fetchone()
+    if row is not None and row[0] != "fanfold_owner":
+        raise MigrationRefused(
+            f"the schema fanfold belongs to {row[0]}, not to fanfold_owner; whoever owns a schema can replace what is "
+            "in it: drop or rename it, or take another database"
+        )
 
 
 def _applied(connection: psycopg.Connection[Any]) -> dict[tuple[str, str], tuple[str, str]]:
@@ -142,7 +156,8 @@ def _apply(connection: psycopg.Connection[Any], pending: list[Script]) -> None:
             " sha256 text not null, release text not null, applied_at timestamptz not null default now(),"
             " primary key (kind, name))"
         )
-    # One transaction a migration; the procedures together, because some call others.
+    # One transaction a migration; the procedures together, because some call others, and with their privileges, because
+    # a new one is executable by everybody until these are set, and nothing would be pending any more to set them.
     steps = [[script] for script in pending if script.kind == "migration"]
     procedures = [script for script in pending if script.kind == "procedure"]
     for step in [*steps, procedures]:
@@ -158,9 +173,8 @@ def _apply(connection: psycopg.Connection[Any], pending: list[Script]) -> None:
                     " applied_at = now()",
                     (script.kind, script.name, script.sha256, _release()),
                 )
-    with connection.transaction():
-        connection.execute("set local role fanfold_owner")
-        _run(connection, _text("roles_after.sql"))
+            if step is procedures:
+                _run(connection, _text("roles_after.sql"))
 
 
 def _run(connection: psycopg.Connection[Any], text: str) -> None:

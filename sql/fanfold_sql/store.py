@@ -241,6 +241,11 @@ class Store:
         )
         return Pruned(*row)
 
+    async def existing_fan_outs(self, fan_out_ids: Sequence[str]) -> set[str]:
+        """Those of them that there are."""
+        row = await self._one("select fanfold.existing_fan_outs(%s::text[])", (list(fan_out_ids),))
+        return set(row[0])
+
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
         """A connection inside one transaction, for calls that belong together (see `reopen_fan_out`)."""

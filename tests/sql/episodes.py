@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import random
 from collections.abc import Callable
 from typing import Any
@@ -173,8 +172,8 @@ def _state_without_zeros(state: dict[str, Any]) -> dict[str, Any]:
 
 def _contradicts(oracle: Oracle, result: Finished) -> bool:
     barrier = oracle.barriers.get(result.task.fan_out.id)
-    return barrier is not None and barrier.declared[0] != result.task.fan_out
+    return barrier is not None and barrier.declared is not None and barrier.declared[0] != result.task.fan_out
 
 
 def _alone(oracle: Oracle, result: Finished) -> str:
-    return copy.deepcopy(oracle).commit(result)
+    return oracle.copy().commit(result)

@@ -1,13 +1,13 @@
-"""What one commit after another would do, in plain Python: the yardstick for commit_results.
+"""What one commit after another would do, in plain Python: the yardstick for commit_results and what goes with it.
 
-It is written from the contract, not from the SQL: one result at a time, no batches, no locks.
+It is written from the contract, not from the SQL: one result at a time, no batches, no locks. Threads, fan-outs and
+results are here; partitions, the outbox and dead letters are in tests/property/ledger.py.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import permutations
 
 from fanfold_schemas import FanOut, Task, VectorClock
@@ -16,7 +16,7 @@ from fanfold_sql import Finished
 CONFLICT = "conflict"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     fan_out_id: str
     index: int
@@ -26,12 +26,21 @@ class Row:
     payload: bytes | None
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Barrier:
+    """A fan-out. `declared` None: cancelled before anybody saw one of its tasks."""
+
     thread_id: str
-    declared: tuple[FanOut, VectorClock]
+    declared: tuple[FanOut, VectorClock] | None
     run: int = 1
     complete: bool = False
+    folded: bool = False
+    cancelled: bool = False
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing of it is still to come."""
+        return self.complete and (self.folded or self.declared is None or self.declared[0].fold is None)
 
 
 @dataclass(slots=True)
@@ -41,6 +50,10 @@ class Oracle:
     rows: dict[tuple[str, str], Row] = field(default_factory=dict)
     completed: list[tuple[str, int]] = field(default_factory=list)
 
+    def copy(self) -> Oracle:
+        """One that goes on by itself; what it completes is counted from here."""
+        return Oracle(dict(self.clocks), dict(self.barriers), dict(self.rows))
+
     def commit(self, result: Finished) -> str:
         task = result.task
         base = VectorClock(task.base)
@@ -48,7 +61,11 @@ class Oracle:
         if clock is not None and clock.makes_stale(base):
             return "stale"
         barrier = self.barriers.get(task.fan_out.id)
-        if barrier is not None and (barrier.thread_id, *barrier.declared) != (task.thread_id, task.fan_out, base):
+        if barrier is not None and barrier.cancelled:
+            return "closed"
+        if barrier is not None and barrier.declared is None:
+            raise AssertionError(f"{task.fan_out.id} is open and nobody said what it is")
+        if barrier is not None and (barrier.thread_id, barrier.declared) != (task.thread_id, (task.fan_out, base)):
             return CONFLICT
         if not -1 <= task.index < task.fan_out.size:
             return CONFLICT
@@ -72,8 +89,10 @@ class Oracle:
         self.rows[task.thread_id, task.task_id] = Row(
             task.fan_out.id, task.index, task.run, status, result.arg_hash, result.payload
         )
-        if not barrier.complete and not task.is_fold and self._is_complete(task.fan_out):
-            barrier.complete = True
+        if task.is_fold:
+            self.barriers[task.fan_out.id] = replace(barrier, folded=True)
+        elif not barrier.complete and self._is_complete(task.fan_out):
+            self.barriers[task.fan_out.id] = replace(barrier, complete=True)
             self.completed.append((task.fan_out.id, barrier.run))
         return "applied"
 
@@ -81,20 +100,82 @@ class Oracle:
         barrier = self.barriers.get(fan_out_id)
         if barrier is None:
             return None
-        again = [
-            row
-            for (_, task_id), row in self.rows.items()
-            if row.fan_out_id == fan_out_id and row.index >= 0 and row.status != "pending" and task_id in task_ids
-        ]
-        run = max([barrier.run + barrier.complete, *(row.run + 1 for row in again)])
-        if again and not self.clocks[barrier.thread_id].makes_stale(barrier.declared[1]):
-            for row in again:
-                row.status = "pending"
-            barrier.run, barrier.complete = run, False
+        again = {
+            key: row
+            for key, row in self.rows.items()
+            if row.fan_out_id == fan_out_id and row.index >= 0 and row.status != "pending" and key[1] in task_ids
+        }
+        run = max([barrier.run + barrier.complete, *(row.run + 1 for row in again.values())])
+        if again and not barrier.cancelled and not self.is_stale(fan_out_id):
+            for key, row in again.items():
+                self.rows[key] = replace(row, status="pending")
+            self.barriers[fan_out_id] = replace(barrier, run=run, complete=False, folded=False)
         return run
 
+    def advance(self, thread_id: str, clock: VectorClock) -> VectorClock:
+        """Move a thread up to `clock`: what is derived from less is stale from here on."""
+        before = self.clocks.get(thread_id)
+        self.clocks[thread_id] = clock if before is None else before.merge(clock)
+        return self.clocks[thread_id]
+
+    def cancel(self, fan_out_id: str, thread_id: str | None) -> str:
+        """End a fan-out: 'cancelled' | 'done' | 'unknown' | 'refused' (it is of another thread)."""
+        barrier = self.barriers.get(fan_out_id)
+        if barrier is None:
+            if thread_id is None:
+                return "unknown"
+            self.barriers[fan_out_id] = Barrier(thread_id, None, cancelled=True)
+            self.clocks.setdefault(thread_id, VectorClock())
+            return "cancelled"
+        if thread_id not in (None, barrier.thread_id):
+            return "refused"
+        if barrier.done:
+            return "done"
+        self.barriers[fan_out_id] = replace(barrier, cancelled=True)
+        return "cancelled"
+
+    def cancel_thread(self, thread_id: str) -> tuple[VectorClock | None, list[str]]:
+        """Move every branch on by one and cancel what is not done. Returns the clock and what was cancelled by this."""
+        clock = self.clocks.get(thread_id)
+        if clock is None:
+            return None, []
+        for branch in clock:
+            clock = clock.advance(branch)
+        self.clocks[thread_id] = clock
+        ended = [
+            fan_out_id
+            for fan_out_id, barrier in sorted(self.barriers.items())
+            if barrier.thread_id == thread_id and not barrier.done and not barrier.cancelled
+        ]
+        for fan_out_id in ended:
+            self.barriers[fan_out_id] = replace(self.barriers[fan_out_id], cancelled=True)
+        return clock, ended
+
+    def prune(self) -> tuple[int, int, int]:
+        """Forget every fan-out that is finished or never will be. Returns how many fan-outs, results and threads."""
+        gone = {
+            fan_out_id
+            for fan_out_id, barrier in self.barriers.items()
+            if barrier.done or barrier.cancelled or self.is_stale(fan_out_id)
+        }
+        threads = {self.barriers[fan_out_id].thread_id for fan_out_id in gone}
+        results = sum(row.fan_out_id in gone for row in self.rows.values())
+        self.rows = {key: row for key, row in self.rows.items() if row.fan_out_id not in gone}
+        self.barriers = {name: barrier for name, barrier in self.barriers.items() if name not in gone}
+        threads -= {barrier.thread_id for barrier in self.barriers.values()}
+        self.clocks = {name: clock for name, clock in self.clocks.items() if name not in threads}
+        return len(gone), results, len(threads)
+
+    def is_stale(self, fan_out_id: str) -> bool:
+        barrier = self.barriers[fan_out_id]
+        return barrier.declared is not None and self.clocks[barrier.thread_id].makes_stale(barrier.declared[1])
+
+    def size(self, fan_out_id: str) -> int:
+        declared = self.barriers[fan_out_id].declared
+        return 0 if declared is None else declared[0].size
+
     def remaining(self, fan_out_id: str) -> int:
-        return self.barriers[fan_out_id].declared[0].size - len(self._settled(fan_out_id))
+        return self.size(fan_out_id) - len(self._settled(fan_out_id))
 
     def failed(self, fan_out_id: str) -> int:
         return sum(row.status == "failed" for row in self._settled(fan_out_id))
@@ -138,8 +219,7 @@ def explain(
     for positions in (everything, final):
         found = []
         for order in permutations(positions):
-            oracle = copy.deepcopy(before)
-            oracle.completed = []
+            oracle = before.copy()
             if all(oracle.commit(batch[position]) == outcomes[position] for position in order) and sorted(
                 oracle.completed
             ) == sorted(completed):

@@ -81,6 +81,7 @@ create table fanfold.partition_progress (
     partition integer not null,
     epoch bigint not null default 0,
     owner uuid,
+    timeline text collate "C" not null default ''::text,
     next_offset bigint,
     islands int8multirange not null default '{}'::int8multirange,
     commit_seq bigint not null default 0,
@@ -198,7 +199,7 @@ create function fanfold.claim_partition(
     OUT commit_seq bigint,
     OUT previous_topic_id text)
 returns record
-language sql volatile security definer
+language plpgsql volatile security definer
 -- search_path=pg_catalog, pg_temp; for the worker
 
 create function fanfold.clock_makes_stale(
@@ -287,6 +288,12 @@ returns void
 language sql volatile security definer
 -- search_path=pg_catalog, pg_temp; for the worker
 
+create function fanfold.existing_fan_outs(
+    p_fan_out_ids text[])
+returns text[]
+language sql stable security definer
+-- search_path=pg_catalog, pg_temp; for the worker
+
 create function fanfold.list_dead_letters(
     p_topic text,
     p_fan_out_id text,
@@ -312,6 +319,12 @@ create function fanfold.list_partitions(
 returns TABLE(progress_id bigint, group_id text, cluster_id text, topic text, topic_id text, partition integer, epoch bigint, owner uuid, next_offset bigint, islands text, commit_seq bigint, claimed_at timestamp with time zone, seen_at timestamp with time zone, idle_seconds double precision)
 language sql stable security definer
 -- search_path=pg_catalog, pg_temp; for the worker
+
+create function fanfold.next_outbox_id(
+)
+returns bigint
+language sql volatile
+-- no settings; internal
 
 create function fanfold.outbox_stats(
     OUT waiting bigint,
@@ -412,3 +425,9 @@ create function fanfold.settle_results(
 returns record
 language plpgsql volatile security definer
 -- search_path=pg_catalog, pg_temp; internal
+
+create function fanfold.timeline(
+)
+returns text
+language sql stable
+-- no settings; internal

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from fanfold_sql import CommitReply, Conflict, Fenced
-from tests.sql.support import APPLIED, FanOutSpec, Tables, Worker
+from fanfold_sql import CommitReply, Conflict, Fenced, StoreUnavailable
+from tests.sql.support import APPLIED, CLOSED, FanOutSpec, Tables, Worker
 from tests.support.wait import eventually
 
 F = FanOutSpec()
@@ -122,6 +122,22 @@ def test_a_claim_waits_for_a_running_commit_and_sees_its_progress(
     assert (claim.epoch, claim.next_offset, claim.islands, claim.commit_seq) == (2, 5, ((7, 9),), 1)
 
 
+def test_the_first_claims_of_a_partition_all_succeed_when_they_come_at_once(
+    make_worker: Callable[[], Worker], pool: ThreadPoolExecutor
+) -> None:
+    # The table has two unique keys; an upsert that names one of them fails on the other when two of them cross.
+    workers = [make_worker() for _ in range(4)]
+    for partition in range(50):
+        start = threading.Barrier(len(workers))
+
+        def claim(one: Worker, partition: int = partition, start: threading.Barrier = start) -> int:
+            start.wait(TIMEOUT_S)
+            return one.claim(partition).epoch
+
+        claims = [pool.submit(claim, one) for one in workers]
+        assert sorted(one.result(TIMEOUT_S) for one in claims) == [1, 2, 3, 4]
+
+
 def test_a_commit_that_waits_for_a_claim_is_fenced_by_it(
     worker: Worker, make_worker: Callable[[], Worker], pool: ThreadPoolExecutor, tables: Tables
 ) -> None:
@@ -133,6 +149,48 @@ def test_a_commit_that_waits_for_a_claim_is_fenced_by_it(
     with pytest.raises(Fenced):
         waiting.result(TIMEOUT_S)
     assert tables.fan_out() is None
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        pytest.param("select 1 from fanfold.renew_partitions(%s, %s::int8[], %s::int8[])", id="renewal"),
+        pytest.param("select fanfold.release_partitions(%s, %s::int8[], %s::int8[])", id="release"),
+    ],
+)
+def test_a_commit_never_deadlocks_with_a_call_that_names_its_partitions_in_another_order(
+    call: str, worker: Worker, make_worker: Callable[[], Worker], pool: ThreadPoolExecutor, tables: Tables
+) -> None:
+    first, second = sorted((worker.claim(0), worker.claim(1)), key=lambda held: held.progress_id)
+    holder, other = make_worker(), make_worker()
+    # The plan of a large table: rows are found one by one, in the order in which they were named.
+    for setting in ("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit"):
+        other.connection.execute(f"set {setting} = off".encode())
+    with holder.connection.transaction():
+        holder.commit(partitions=[first.at(1)], owner=worker.owner)
+        committing = pool.submit(worker.commit, [F.result(0)], partitions=[first.at(2), second.at(2)])
+        eventually(lambda: _is_waiting(tables, worker))
+        named = (worker.owner, [second.progress_id, first.progress_id], [second.epoch, first.epoch])
+        calling = pool.submit(other.connection.execute, call.encode(), named)
+        eventually(lambda: _is_waiting(tables, other))
+    # In a circle, one of them would be broken off with 40P01.
+    assert committing.result(TIMEOUT_S).commit_seqs == [2, 1]
+    calling.result(TIMEOUT_S)
+
+
+def test_a_cancel_under_a_wrong_thread_that_crosses_the_first_result_moves_no_clock(
+    worker: Worker, make_worker: Callable[[], Worker], pool: ThreadPoolExecutor, tables: Tables
+) -> None:
+    # The commit sees the cancel only where it opens the fan-out, after it has moved its thread's clock.
+    other, spec = make_worker(), F.but(base=(("main", 1),))
+    with other.connection.transaction():
+        assert other.cancel("f1", "t2") == "cancelled"
+        waiting = pool.submit(worker.outcomes, spec.result(0))
+        eventually(lambda: _is_waiting(tables, worker))
+    with pytest.raises(StoreUnavailable):
+        waiting.result(TIMEOUT_S)
+    assert worker.outcomes(spec.result(0)) == [CLOSED]
+    assert tables.clock("t1") is None
 
 
 def test_a_reopening_waits_for_a_running_commit_and_counts_what_it_stored(

@@ -188,3 +188,14 @@ class TestTheRelay:
 def test_a_record_needs_a_value_unless_it_is_a_fold(worker: Worker) -> None:
     with pytest.raises(psycopg.errors.CheckViolation):
         _enqueue(worker, None)  # type: ignore[arg-type]  # the point of the test
+
+
+def test_an_acknowledgement_from_before_a_failover_forgets_no_row_from_after_it(worker: Worker, tables: Tables) -> None:
+    # What a replica that missed the end of the log stands at: without the row, and with the sequence before it.
+    last, called = tables.rows("select last_value, is_called from fanfold.outbox_outbox_id_seq")[0]
+    (published,) = worker.commit([F.result(0)], outbox=[_record(0)]).outbox_ids
+    tables.connection.execute("delete from fanfold.outbox; delete from fanfold.result; delete from fanfold.fan_out")
+    tables.connection.execute("select setval('fanfold.outbox_outbox_id_seq', %s, %s)", (last, called))
+    worker.commit([F.result(1)], outbox=[_record(0)])
+    worker.connection.execute("select fanfold.ack_outbox(%s::int8[])", ([published],))
+    assert tables.value("select count(*) from fanfold.outbox") == 1

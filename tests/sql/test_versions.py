@@ -1,4 +1,4 @@
-"""Every PostgreSQL on this machine: migrated by a role without superuser rights, to the same schema and behaviour."""
+"""Every PostgreSQL that can be had here: migrated by a role that is no superuser, to the same schema and behaviour."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from fanfold_consumer.devstack import EmbeddedPostgres, postgres_installations, temporary_folder
+from fanfold_consumer.devstack import EmbeddedPostgres, temporary_folder
 from fanfold_sql import Conflict, Fenced, MigrationRefused, Rewound, StoreRejected, migrate
 from fanfold_sql.migrate import scripts
 from tests.sql.episodes import play
@@ -25,16 +25,17 @@ from tests.sql.support import (
     Worker,
     assert_invariants,
 )
+from tests.support.postgres_builds import available_versions, postgres_programs
 
 _SCHEMA = Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
 _EPISODES = 25
 
 
-@pytest.fixture(scope="module", params=[pytest.param(v, id=f"pg{v}") for v in postgres_installations()])
+@pytest.fixture(scope="module", params=[pytest.param(v, id=f"pg{v}") for v in available_versions()])
 def server(request: pytest.FixtureRequest) -> Iterator[EmbeddedPostgres]:
     """A new server, so that its roles are new too."""
     folder = temporary_folder("test-versions", enterable=True)
-    with EmbeddedPostgres(folder / "data", version=request.param) as postgres:
+    with EmbeddedPostgres(folder / "data", version=postgres_programs(request.param)) as postgres:
         with psycopg.connect(postgres.dsn, autocommit=True) as admin:
             admin.execute("create role migrator login createrole")
             admin.execute("create role ordinary login")

@@ -8,6 +8,7 @@ from functools import cache
 
 from fanfold_consumer.devstack import ENV_DATABASE_URL, apache_kafka_available, postgres_installations
 from fanfold_consumer.devstack.postgres import DEFAULT_VERSION
+from tests.support.postgres_builds import available_versions
 
 ENV_BROKER = "FANFOLD_TEST_BROKER"
 ENV_POSTGRES = "FANFOLD_TEST_POSTGRES"
@@ -64,8 +65,12 @@ def chosen_postgres() -> Choice:
     found = postgres_installations()
     asked = os.environ.get(ENV_POSTGRES)
     if asked:
-        if not asked.isdigit() or int(asked) not in found:
-            raise ValueError(f"{ENV_POSTGRES}={asked!r} is not installed; found {', '.join(map(str, found)) or 'none'}")
+        available = [str(version) for version in available_versions()]
+        if asked not in available:
+            raise ValueError(
+                f"{ENV_POSTGRES}={asked!r} cannot be had here: installed or fetched by Maven are "
+                f"{', '.join(available) or 'none'}"
+            )
         return Choice(asked, f"asked for by {ENV_POSTGRES}")
     if found:
         return Choice(str(DEFAULT_VERSION if DEFAULT_VERSION in found else max(found)), "embedded")

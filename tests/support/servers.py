@@ -18,6 +18,7 @@ from fanfold_consumer.devstack import (
 from tests.support.choose import chosen_broker, chosen_postgres
 from tests.support.database import Server
 from tests.support.kafka import Broker
+from tests.support.postgres_builds import postgres_programs
 
 # As for the Kafka we start ourselves: tests that kill members cannot wait for production's timeouts.
 _CONTAINER_SETTINGS = {
@@ -60,5 +61,5 @@ def running_postgres() -> Iterator[Server]:
             yield Server(container.get_connection_url())
     else:
         folder = temporary_folder("test-postgres", enterable=True)
-        with EmbeddedPostgres(folder / "data", version=int(kind)) as postgres:
+        with EmbeddedPostgres(folder / "data", version=postgres_programs(int(kind))) as postgres:
             yield Server(postgres.dsn)

@@ -1,15 +1,15 @@
-"""Apache Kafka's programs, fetched once by Maven from the repository it is set up with."""
+"""Programs that Maven fetches once, from the repository it is set up with: Apache Kafka's, and others' for tests."""
 
 from __future__ import annotations
 
-import fcntl
 import re
 import shutil
 import subprocess
 import tempfile
+from functools import partial
 from pathlib import Path
 
-from fanfold_consumer.devstack.cache import cache_dir
+from fanfold_consumer.devstack.cache import cache_dir, made_once
 from fanfold_consumer.devstack.errors import DevStackError
 
 KAFKA_VERSION = "4.1.0"
@@ -22,13 +22,13 @@ _POM = """\
 <project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
   <groupId>dev.fanfold</groupId>
-  <artifactId>kafka-for-tests</artifactId>
+  <artifactId>server-for-tests</artifactId>
   <version>1</version>
   <packaging>pom</packaging>
   <dependencies>
     <dependency>
-      <groupId>org.apache.kafka</groupId>
-      <artifactId>kafka_2.13</artifactId>
+      <groupId>{group}</groupId>
+      <artifactId>{artifact}</artifactId>
       <version>{version}</version>
     </dependency>
   </dependencies>
@@ -63,28 +63,24 @@ def kafka_jars(version: str = KAFKA_VERSION) -> Path:
     Raises:
         DevStackError: Maven could not fetch them; the message has what it said.
     """
-    jars = _jars(version)
-    if jars.is_dir():
-        return jars
-    jars.parent.mkdir(parents=True, exist_ok=True)
-    with (jars.parent / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not jars.is_dir():
-            _download(version, jars)
-    return jars
+    return made_once(_jars(version), partial(copy_dependencies, "org.apache.kafka", "kafka_2.13", version))
 
 
 def _jars(version: str) -> Path:
     return cache_dir() / f"kafka-{version}" / "lib"
 
 
-def _download(version: str, jars: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=jars.parent, prefix="download-") as scratch:
-        pom = Path(scratch, "pom.xml")
-        pom.write_text(_POM.format(version=version))
-        fetched = Path(scratch, "lib")
+def copy_dependencies(group: str, artifact: str, version: str, folder: Path) -> None:
+    """Let Maven put the jar of an artifact, and those it needs at run time, into a folder.
+
+    Raises:
+        DevStackError: Maven could not fetch them; the message has what it said.
+    """
+    what = f"{artifact} {version}"
+    with tempfile.TemporaryDirectory() as scratch:
+        Path(scratch, "pom.xml").write_text(_POM.format(group=group, artifact=artifact, version=version))
         command = ["mvn", "-q", "-B", "dependency:copy-dependencies", "-DincludeScope=runtime"]
-        command.append(f"-DoutputDirectory={fetched}")
+        command.append(f"-DoutputDirectory={folder}")
         try:
             done = subprocess.run(
                 command,
@@ -96,13 +92,11 @@ def _download(version: str, jars: Path) -> None:
             )
         except subprocess.TimeoutExpired:
             raise DevStackError(
-                f"Maven did not fetch Apache Kafka {version} within {_DOWNLOAD_TIMEOUT_S:g} s. "
+                f"Maven did not fetch {what} within {_DOWNLOAD_TIMEOUT_S:g} s. "
                 "Check its network and proxy settings and try again."
             ) from None
-        if done.returncode != 0 or not list(fetched.glob("kafka_*.jar")):
-            raise DevStackError(
-                f"Maven could not fetch Apache Kafka {version} (status {done.returncode}). "
-                f"Check its network and proxy settings and try again. It said:\n{done.stdout}{done.stderr}"
-            )
-        # The rename is what makes it true: a folder called lib is always complete.
-        fetched.rename(jars)
+    if done.returncode != 0 or not list(folder.glob(f"{artifact}-*.jar")):
+        raise DevStackError(
+            f"Maven could not fetch {what} (status {done.returncode}). "
+            f"Check its network and proxy settings and try again. It said:\n{done.stdout}{done.stderr}"
+        )

@@ -71,6 +71,8 @@ create table fanfold.partition_progress (
     partition integer not null check (partition >= 0),
     epoch bigint not null default 0,
     owner uuid,
+    -- On which history of the database it was claimed; see timeline.sql.
+    timeline text collate "C" not null default '',
     -- The next offset to read; none: nothing was finished yet. Islands are finished offsets above it.
     next_offset bigint,
     islands int8multirange not null default '{}',

@@ -8,18 +8,29 @@ create or replace function fanfold.claim_partition(
     p_group_id text, p_cluster_id text, p_topic text, p_topic_id text, p_partition integer, p_owner uuid,
     out progress_id bigint, out epoch bigint, out next_offset bigint, out islands text, out commit_seq bigint,
     out previous_topic_id text)
-language sql security definer
+language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    insert into fanfold.partition_progress as p
-        (progress_id, group_id, cluster_id, topic, topic_id, partition, epoch, owner, claimed_at, seen_at)
-    values (fanfold.progress_key(p_group_id, p_cluster_id, p_topic_id, p_partition),
-        p_group_id, p_cluster_id, p_topic, p_topic_id, p_partition, 1, p_owner, now(), now())
-    on conflict (group_id, cluster_id, topic_id, partition) do update
-        set epoch = p.epoch + 1, owner = excluded.owner, claimed_at = now(), seen_at = now(), topic = excluded.topic
-    returning p.progress_id, p.epoch, p.next_offset, p.islands::text, p.commit_seq, (
-        select o.topic_id from fanfold.partition_progress o
-        where o.group_id = p_group_id and o.topic = p_topic and o.partition = p_partition
-            and (o.cluster_id, o.topic_id) <> (p_cluster_id, p_topic_id)
-        order by o.claimed_at desc nulls last limit 1)
-$$;
+begin
+    loop
+        update fanfold.partition_progress p
+        -- On a new timeline the epochs from here on may have been given out before, in a history that is lost, and a call
+        -- from there may still arrive: leap to where none has been.
+        set epoch = p.epoch + 1 + case when p.timeline = fanfold.timeline() then 0 else floor(random() * 1e12)::bigint end,
+            owner = p_owner, timeline = fanfold.timeline(), claimed_at = now(), seen_at = now(), topic = p_topic
+        where p.group_id = p_group_id and p.cluster_id = p_cluster_id and p.topic_id = p_topic_id
+            and p.partition = p_partition
+        returning p.progress_id, p.epoch, p.next_offset, p.islands::text, p.commit_seq, (
+            select o.topic_id from fanfold.partition_progress o
+            where o.group_id = p_group_id and o.topic = p_topic and o.partition = p_partition
+                and (o.cluster_id, o.topic_id) <> (p_cluster_id, p_topic_id)
+            order by o.claimed_at desc nulls last limit 1)
+        into progress_id, epoch, next_offset, islands, commit_seq, previous_topic_id;
+        exit when found;
+        -- Not an upsert: that names one of the table's two unique keys, and fails on the other when two first claims cross.
+        insert into fanfold.partition_progress (progress_id, group_id, cluster_id, topic, topic_id, partition, timeline)
+        values (fanfold.progress_key(p_group_id, p_cluster_id, p_topic_id, p_partition), p_group_id, p_cluster_id, p_topic,
+            p_topic_id, p_partition, fanfold.timeline())
+        on conflict do nothing;
+    end loop;
+end $$;

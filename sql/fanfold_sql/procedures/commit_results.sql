@@ -14,10 +14,12 @@
 --          outbox_ids      per outbox record its row, null when its result was not applied
 --          New outbox rows are leased to the caller for p_lease_ms: it publishes and acknowledges them without a claim.
 -- Raises   ZF001 fenced    a newer owner holds a partition (detail: progress_ids). Drop its work.
---          ZF002 rewound   the database is behind what it acknowledged (detail: progress_ids). Claim again and seek.
+--          ZF002 rewound   the database is behind what it acknowledged, or may be: a partition was claimed on an earlier
+--                          timeline (detail: progress_ids). Claim again and seek.
 --          ZF003 conflict  a result contradicts a stored one (detail: positions of results). Park those, commit the rest.
 --          ZF004 isolation not READ COMMITTED: a snapshot older than the lock would miss what committed meanwhile.
 --          ZF005 progress  next_offset would go back. A fault of the caller; nothing was stored.
+--          40001 retry     a cancel under a wrong thread crossed this call. Nothing was stored; the same call again will do.
 -- Retry    safe: identical arguments return 'duplicate' and change nothing but commit_seq. Outbox records that depend on
 --          no result (copies of dead letters) are written again, as at-least-once delivery allows.
 create or replace function fanfold.commit_results(
@@ -63,7 +65,7 @@ begin
     -- 1. Fence. The row lock orders us against claim_partition; a plain read would let a commit and a claim cross.
     if cardinality(p_progress_id) > 0 then
         with held as materialized (
-            select p.progress_id, p.epoch, p.owner, p.commit_seq, p.next_offset
+            select p.progress_id, p.epoch, p.owner, p.timeline, p.commit_seq
             from fanfold.partition_progress p
             where p.progress_id = any (p_progress_id)
             order by p.progress_id
@@ -71,7 +73,8 @@ begin
         select
             -- "is not true", so that a caller without an owner is nobody, not the holder of a partition that has none.
             array_agg(i.progress_id) filter (where h.epoch > i.epoch or h.epoch = i.epoch and (h.owner = p_owner) is not true),
-            array_agg(i.progress_id) filter (where h.progress_id is null or h.epoch < i.epoch or h.epoch = i.epoch and h.owner = p_owner and h.commit_seq < i.commit_seq)
+            -- A claim of an earlier timeline is void: what its member was told since (of a duplicate, say) may be lost.
+            array_agg(i.progress_id) filter (where h.progress_id is null or h.epoch < i.epoch or h.epoch = i.epoch and h.owner = p_owner and (h.commit_seq < i.commit_seq or h.timeline <> fanfold.timeline()))
         into v_bad, v_rewound
         from unnest(p_progress_id, p_epoch, p_commit_seq) as i (progress_id, epoch, commit_seq)
         left join held h on h.progress_id = i.progress_id;
@@ -133,10 +136,17 @@ begin
         on conflict do nothing;
         get diagnostics v_opened = row_count;
         if v_opened < cardinality(array_positions(v_state, 'n')) then
+            if exists (
+                select from unnest(p_fan_out_id, v_state) as h (fan_out_id, state)
+                join fanfold.fan_out f on f.fan_out_id = h.fan_out_id
+                where h.state = 'n' and f.cancelled_at is not null) then
+                -- By a caller that named another thread, so our lock did not stop it; and our clock has moved already.
+                raise exception 'a fan-out of this batch was cancelled under another thread meanwhile'
+                    using errcode = '40001', hint = 'Call it again: the results are refused then, and no clock moves.';
+            end if;
             -- Opened under this id meanwhile: by an earlier entry of this batch, or under another thread, whose lock is
             -- not ours. Counting into it without comparing would count into somebody else's barrier.
             select array_agg(case
-                when h.state = 'n' and f.cancelled_at is not null then 'c'
                 when h.state = 'n' and (f.thread_id, f.size, f.base, f.fold, f.quorum, f.deadline_ms)
                     is distinct from (h.thread_id, h.size, h.base, h.fold, h.quorum, h.deadline_ms) then 'x'
                 else h.state end order by h.no)
@@ -200,8 +210,8 @@ begin
         where f.fan_out_id = d.fan_out_id
         returning f.fan_out_id, f.run, f.fold, f.topic, before.completed_at is null and f.completed_at is not null as completes),
     queued as (
-        insert into fanfold.outbox (topic, fan_out_id, run, due_at)
-        select c.topic, c.fan_out_id, c.run, now() + make_interval(secs => p_lease_ms / 1000.0)
+        insert into fanfold.outbox (outbox_id, topic, fan_out_id, run, due_at) overriding system value
+        select fanfold.next_outbox_id(), c.topic, c.fan_out_id, c.run, now() + make_interval(secs => p_lease_ms / 1000.0)
         from counted c where c.completes and c.fold is not null and c.topic is not null
         returning fan_out_id, outbox_id)
     select coalesce(array_agg(c.fan_out_id order by c.fan_out_id), '{}'),
@@ -218,7 +228,7 @@ begin
             from unnest(p_out_result, p_out_topic, p_out_key, p_out_value, p_out_headers) with ordinality
                 as o (result, topic, key, value, headers, no)),
         numbered as materialized (
-            select p.*, case when p.wanted then nextval('fanfold.outbox_outbox_id_seq') end as outbox_id from picked p),
+            select p.*, case when p.wanted then fanfold.next_outbox_id() end as outbox_id from picked p),
         queued as (
             insert into fanfold.outbox (outbox_id, topic, key, value, headers, due_at) overriding system value
             select n.outbox_id, n.topic, n.key, n.value, n.headers, now() + make_interval(secs => p_lease_ms / 1000.0)

@@ -13,8 +13,10 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     if p_epoch < 0 then
-        insert into fanfold.partition_progress (progress_id, group_id, cluster_id, topic, topic_id, partition, epoch, next_offset)
-        values (fanfold.progress_key(p_group_id, p_cluster_id, p_topic_id, p_partition), p_group_id, p_cluster_id, p_topic, p_topic_id, p_partition, 1, p_next_offset)
+        insert into fanfold.partition_progress (progress_id, group_id, cluster_id, topic, topic_id, partition, epoch, timeline,
+            next_offset)
+        values (fanfold.progress_key(p_group_id, p_cluster_id, p_topic_id, p_partition), p_group_id, p_cluster_id, p_topic, p_topic_id,
+            p_partition, 1, fanfold.timeline(), p_next_offset)
         on conflict do nothing;
     else
         update fanfold.partition_progress p
