@@ -13,6 +13,7 @@ from fanfold_consumer.replay.log_reader import LogReader
 from fanfold_consumer.replay.plan import LogRange
 from fanfold_producer.errors import ProducerError, TopicMissing
 from fanfold_producer.kafka import KafkaConfig, cluster_and_topics
+from fanfold_schemas import ClaimCheck, payload_check
 from fanfold_sql import (
     FanOutState,
     PartitionState,
@@ -233,13 +234,29 @@ def partition_fields(row: PartitionRow) -> dict[str, Any]:
     }
 
 
+def result_check(result: StoredResult) -> ClaimCheck | None:
+    """The claim check that stands for a result's value, if one does."""
+    return None if result.payload is None else payload_check(result.payload)
+
+
+def value_bytes(result: StoredResult) -> int | None:
+    """How large a result's value is, wherever it lies; None: it has none."""
+    check = result_check(result)
+    if check is not None:
+        return check.bytes
+    return None if result.payload is None else len(result.payload)
+
+
 def result_fields(result: StoredResult) -> dict[str, Any]:
+    """A result for `--json`. Keys are added, never renamed. `sha256`: of the object it is a claim check for."""
+    check = result_check(result)
     return {
         "index": result.index,
         "task_id": result.task_id,
         "status": result.status,
         "run": result.run,
-        "payload_bytes": None if result.payload is None else len(result.payload),
+        "payload_bytes": value_bytes(result),
+        "sha256": None if check is None else check.sha256,
         "committed_at": result.committed_at.isoformat(),
     }
 

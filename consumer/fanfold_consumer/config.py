@@ -10,9 +10,11 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from fanfold_consumer.errors import ConfigError
+from fanfold_producer.claim_store import CLAIM_CHECK_BYTES_MIN, ClaimStore
+from fanfold_producer.errors import ClaimStoreRefused
 from fanfold_producer.kafka import KafkaConfig
 from fanfold_schemas import SchemaError, check_id, check_topic
-from fanfold_schemas.limits import RECORD_BYTES_MAX
+from fanfold_schemas.limits import CLAIM_CHECK_BYTES_MAX, RECORD_BYTES_MAX
 
 PORT_MAX = 65_535
 ASSIGNOR = "partition.assignment.strategy"
@@ -34,7 +36,7 @@ class FleetConfig:
         concurrency: tasks whose handlers run at once.
         sync_workers: OS threads for `def` handlers; at most `concurrency`.
         in_flight_max: records polled and not yet committed; beyond it polling pauses. Bounds every other number here.
-        in_flight_bytes_max: the same in bytes of their values.
+        in_flight_bytes_max: the same in bytes of their values; and of what is fetched from the claim store for them.
         batch_results_max: results in one commit. A commit never waits for so many: whatever is finished goes.
         batch_bytes_max: bytes of payload in one commit.
         poll_records_max: records taken from the client at once.
@@ -46,6 +48,8 @@ class FleetConfig:
         mirror_interval_s: how often offsets are copied to Kafka, for lag tools and autoscalers.
         relay_interval_s: how often the outbox is looked at for records that others left.
         relay_lease_s: how long a record is another's to publish before somebody else does.
+        claim_store: URL of the store that large args come from and large results go to; None: there is none.
+        claim_check_bytes_min: a result of more encoded bytes goes there, and so does an arg of a Send.
         health_port: for /live, /ready and /metrics; None: no endpoint; 0: any free port.
         health_host: the address it listens on.
     """
@@ -72,6 +76,8 @@ class FleetConfig:
     mirror_interval_s: float = 0.5
     relay_interval_s: float = 0.2
     relay_lease_s: float = 30.0
+    claim_store: str | None = None
+    claim_check_bytes_min: int = CLAIM_CHECK_BYTES_MIN
     health_port: int | None = None
     health_host: str = "127.0.0.1"
 
@@ -100,11 +106,22 @@ class FleetConfig:
             value = getattr(self, name)
             if not low <= value <= high:
                 problems.append(f"--{name.replace('_', '-')}: {value} is outside {low} .. {high}")
+        if self.claim_store is not None:
+            try:
+                ClaimStore.open(self.claim_store)
+            except ClaimStoreRefused as error:
+                problems.append(f"--claim-store: {error}")
         if self.health_port is not None and not 0 <= self.health_port <= PORT_MAX:
             problems.append(f"--health-port: {self.health_port} is outside 0 .. {PORT_MAX}")
         problems.extend(self._kafka_problems())
         if problems:
             raise ConfigError(problems)
+
+    def open_claim_store(self) -> ClaimStore | None:
+        """The claim store, if one is named."""
+        if self.claim_store is None:
+            return None
+        return ClaimStore.open(self.claim_store, bytes_min=self.claim_check_bytes_min)
 
     def consumer_settings(self) -> dict[str, object]:
         """librdkafka settings of the group's client.
@@ -198,4 +215,5 @@ _BOUNDS = (
     ("mirror_interval_s", 0.05, 60),
     ("relay_interval_s", 0.02, 60),
     ("relay_lease_s", 1, 3600),
+    ("claim_check_bytes_min", 0, CLAIM_CHECK_BYTES_MAX),
 )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from fanfold_consumer.claim_check import ClaimChecks
 from fanfold_consumer.context import Sends, TaskContext
 from fanfold_consumer.dead_letters import Parking
 from fanfold_consumer.events import log
@@ -19,15 +20,17 @@ from fanfold_consumer.registry import ArgumentError, Handler, Registry, Retry
 from fanfold_consumer.time_limit import OutOfTime, within
 from fanfold_consumer.work import Completion, Work
 from fanfold_consumer.worker_threads import WorkerThreads
-from fanfold_producer.fan_out import build_fan_out
+from fanfold_producer.errors import ClaimCheckBroken, ClaimStoreNeeded
+from fanfold_producer.fan_out import BuiltFanOut, build_fan_out
 from fanfold_schemas import (
+    ClaimCheck,
     SchemaError,
     Task,
     VectorClock,
     decode_payload,
     derive_child_fan_out_id,
-    encode_payload,
     pack_headers,
+    payload_check,
 )
 from fanfold_sql import Finished, OutboxRecord, Store, StoredResult
 
@@ -71,6 +74,7 @@ class Executor:
         parking: Parking,
         patience: Patience,
         metrics: Metrics,
+        claim_checks: ClaimChecks,
         *,
         concurrency: int,
         sync_workers: int,
@@ -82,6 +86,7 @@ class Executor:
         self._parking = parking
         self._patience = patience
         self._metrics = metrics
+        self._claim_checks = claim_checks
         self._concurrency = concurrency
         self._finish = finish
         self._failed = failed
@@ -181,9 +186,9 @@ class Executor:
             outbox: tuple[OutboxRecord, ...] = ()
             if isinstance(value, Sends):
                 if value.sends or value.fold is not None:  # nobody waits for a fan-out of none without a fold
-                    outbox = _publish_sends(task, work.delivery.partition.topic, value)
+                    outbox = await self._publish_sends(task, work.delivery.partition.topic, value)
                 value = value.value
-            payload = encode_payload(value)
+            payload = await self._claim_checks.payload(task, value)
         except Exception as error:
             # Of any kind: iterating over what the handler returned runs its code. It would return the same again.
             text = str(error) if isinstance(error, SchemaError) else _text(error)
@@ -218,19 +223,26 @@ class Executor:
                     f"no handler named {task.node!r}; this member has {', '.join(self._registry.names()) or 'none'}",
                 )
             handler = Handler(task.node, function, True, False, False, None, None, _ONCE)
-        argument: Any = task.arg
+        values: list[Any] = [task.arg if task.arg_check is None else task.arg_check]
         failed: tuple[int, ...] = ()
         if task.is_fold:
-            argument, failed = await self._fold_input(task)
+            values, failed = await self._fold_input(task)
+        if not any(isinstance(value, ClaimCheck) for value in values):
+            return await self._attempts(handler, work, values, failed)
+        try:
+            async with self._claim_checks.fetched(task.fan_out.id, values):
+                return await self._attempts(handler, work, values, failed)
+        except (ClaimCheckBroken, ClaimStoreNeeded) as error:
+            raise HandlerFailed("E_CLAIM", str(error)) from error
+
+    async def _attempts(self, handler: Handler, work: Work, values: list[Any], failed: tuple[int, ...]) -> Any:
+        task, policy = work.task, handler.retry
+        argument: Any = values if task.is_fold else values[0]
         if handler.convert is not None:
             try:
                 argument = handler.convert(argument)
             except ArgumentError as error:
                 raise HandlerFailed("E_ARG", f"the arg of {task.node!r} is not what it declares: {error}") from None
-        return await self._attempts(handler, work, argument, failed)
-
-    async def _attempts(self, handler: Handler, work: Work, argument: Any, failed: tuple[int, ...]) -> Any:
-        task, policy = work.task, handler.retry
         attempt = task.attempt
         while True:
             arguments: tuple[Any, ...] = (argument,)
@@ -275,7 +287,7 @@ class Executor:
             raise RuntimeError(f"the handler raised {type(error).__name__}: {error}") from error
 
     async def _fold_input(self, task: Task) -> tuple[list[Any], tuple[int, ...]]:
-        """The values of a complete fan-out in index order, and the indexes that failed."""
+        """The values of a complete fan-out, or claim checks for them, in index order; and the indexes that failed."""
         values: list[Any] = []
         failed: list[int] = []
         last = -1
@@ -292,6 +304,16 @@ class Executor:
                 return values, tuple(failed)
             last = page[-1].index
 
+    async def _publish_sends(self, task: Task, topic: str, sends: Sends) -> tuple[OutboxRecord, ...]:
+        """The outbox records of the fan-out that a handler asked for, once its large args are in the claim store."""
+        bytes_min = self._claim_checks.bytes_min
+        if bytes_min is None:
+            built = _build_sends(task, topic, sends, None)
+        else:  # a second's work, if its args are large
+            built = await asyncio.to_thread(_build_sends, task, topic, sends, bytes_min)
+        await self._claim_checks.put_all(built.fan_out.id, built.large_args)
+        return tuple(OutboxRecord(r.topic, r.key, r.value, pack_headers(r.headers)) for r in built.records)
+
     async def _page(self, task: Task, last: int) -> list[StoredResult]:
         return await self._store.read_results(task.fan_out.id, after=last, limit=FOLD_PAGE)
 
@@ -299,7 +321,8 @@ class Executor:
 def _decoded(result: StoredResult) -> Any:
     assert result.payload is not None
     try:
-        return decode_payload(result.payload)
+        check = payload_check(result.payload)
+        return decode_payload(result.payload) if check is None else check
     except SchemaError as error:
         # Written by somebody else: our own results are encoded.
         raise HandlerFailed("E_ARG", f"result {result.index} cannot be folded: {error}") from None
@@ -327,14 +350,14 @@ def _context(task: Task, attempt: int, failed: tuple[int, ...]) -> TaskContext:
     )
 
 
-def _publish_sends(task: Task, topic: str, sends: Sends) -> tuple[OutboxRecord, ...]:
-    """The outbox records of the fan-out that a handler asked for: the same ids on every attempt of this run."""
-    built = build_fan_out(
+def _build_sends(task: Task, topic: str, sends: Sends, claim_check_bytes_min: int | None) -> BuiltFanOut:
+    """The fan-out that a handler asked for: the same ids on every attempt of this run."""
+    return build_fan_out(
         task.thread_id,
         sends.sends,
         topic=topic,
         fan_out_id=derive_child_fan_out_id(task.task_id, task.run),
         fold=sends.fold,
         base=task.base if sends.base is None else sends.base,
+        claim_check_bytes_min=claim_check_bytes_min,
     )
-    return tuple(OutboxRecord(r.topic, r.key, r.value, pack_headers(r.headers)) for r in built.records)

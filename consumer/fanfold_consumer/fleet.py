@@ -13,6 +13,7 @@ from confluent_kafka import KafkaError, Message
 
 from fanfold_consumer.arrival import arrive
 from fanfold_consumer.assignment import Assignment, Partition, Phase, TopicPartition
+from fanfold_consumer.claim_check import ClaimChecks
 from fanfold_consumer.claims import Claims
 from fanfold_consumer.committer import Committer
 from fanfold_consumer.config import FleetConfig
@@ -57,6 +58,8 @@ class Fleet:
         self._assignment = Assignment()
         self._parking = Parking(config.group_id)
         self._patience = Patience()
+        self._claim_store = config.open_claim_store()
+        self._claim_store_patience = Patience("claim store")
         self._in_flight = 0
         self._in_flight_bytes = 0
         self._settled_event = asyncio.Event()
@@ -271,6 +274,7 @@ class Fleet:
             self._parking,
             self._patience,
             self.metrics,
+            ClaimChecks(self._claim_store, self._claim_store_patience, bytes_max=config.in_flight_bytes_max),
             concurrency=min(config.concurrency, config.in_flight_max),
             sync_workers=config.sync_workers,
             finish=self._committer.finish,
@@ -299,8 +303,8 @@ class Fleet:
         )
 
     async def _reach_stores(self, store: Store, stopping: asyncio.Task[Any]) -> bool:
-        """Both stores may be started after us. False: told to stop before they were there."""
-        starting = asyncio.create_task(arrive(self.config, store, self._patience))
+        """All stores may be started after us. False: told to stop before they were there."""
+        starting = asyncio.create_task(self._arrive(store))
         await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             self._parking.publish_for(starting.result())
@@ -309,6 +313,11 @@ class Fleet:
         await asyncio.gather(starting, return_exceptions=True)
         log.info("fleet.stopped", group=self.config.group_id, owner=str(self.owner_id))
         return False
+
+    async def _arrive(self, store: Store) -> frozenset[str]:
+        if self._claim_store is not None:
+            await self._claim_store_patience.call("start", self._claim_store.probe)
+        return await arrive(self.config, store, self._patience)
 
     async def _mirror(self) -> None:
         """Copy offsets to Kafka, for lag tools and autoscalers; also this member's own heartbeat and gauges."""
@@ -325,6 +334,7 @@ class Fleet:
         self.metrics.in_flight.set(self._in_flight)
         self.metrics.in_flight_bytes.set(self._in_flight_bytes)
         self.metrics.store_away.set(self._patience.store_is_away)
+        self.metrics.claim_store_away.set(self._claim_store_patience.store_is_away)
         phases = Counter(partition.phase for partition in self._assignment)
         for phase in Phase:
             self.metrics.partitions.labels(phase.value).set(phases[phase])
@@ -343,6 +353,8 @@ class Fleet:
         def ready() -> str | None:
             if not self._started:
                 return "starting: waiting for Postgres and Kafka"
+            if self._claim_store_patience.store_is_away:
+                return "the claim store does not answer"
             return "Postgres does not answer" if self._patience.store_is_away else None
 
         try:

@@ -5,6 +5,7 @@ All are defined on the successes only; with none of them the answer is the fold 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -28,7 +29,12 @@ def count(values: list[Any]) -> int:
 
 
 def total(values: list[Any]) -> Any:
-    return sum(_numbers("sum", values))
+    numbers = _numbers("sum", values)
+    if any(isinstance(value, float) for value in numbers):
+        # Rounded once, at the end. `sum` rounds at each step, and from Python 3.12 on in another way than before: two
+        # members could make two answers of the same results.
+        return math.fsum(numbers)
+    return sum(numbers)
 
 
 def least(values: list[Any]) -> Any:

@@ -41,6 +41,9 @@ class Metrics:
         self.in_flight_bytes = Gauge("fanfold_in_flight_bytes", "Their size", registry=registry)
         self.partitions = Gauge("fanfold_partitions", "Partitions by phase", ["phase"], registry=registry)
         self.store_away = Gauge("fanfold_store_away", "1 while Postgres does not answer", registry=registry)
+        self.claim_store_away = Gauge(
+            "fanfold_claim_store_away", "1 while the claim store does not answer", registry=registry
+        )
 
     def committed(self, outcomes: dict[str, int], seconds: float) -> None:
         for outcome, count in outcomes.items():

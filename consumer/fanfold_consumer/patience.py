@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from fanfold_consumer.events import log
+from fanfold_producer.errors import ClaimStoreUnavailable
 from fanfold_sql import StoreUnavailable
 
 T = TypeVar("T")
@@ -18,9 +19,14 @@ LOG_EVERY_S = 5.0
 
 
 class Patience:
-    """Repeats calls to Postgres while it is unavailable; knows whether it is, for /ready."""
+    """Repeats calls to a store while it is unavailable; knows whether it is, for /ready. Each store has its own.
 
-    def __init__(self) -> None:
+    Args:
+        store: which one, for the log.
+    """
+
+    def __init__(self, store: str = "Postgres") -> None:
+        self._store = store
         self._away_since: float | None = None
         self._logged_at = 0.0
         self._answered = asyncio.Event()
@@ -30,12 +36,12 @@ class Patience:
         return self._away_since is not None
 
     async def call(self, what: str, function: Callable[[], Awaitable[T]]) -> T:
-        """The function's answer, however long it takes. Only `StoreUnavailable` is waited out."""
+        """The function's answer, however long it takes. Only a store that is unavailable is waited out."""
         wait = WAIT_MIN_S
         while True:
             try:
                 answer = await function()
-            except StoreUnavailable as error:
+            except (StoreUnavailable, ClaimStoreUnavailable) as error:
                 self._note_away(what, error)
                 # Whoever is answered first ends the wait of all: each has its own, of up to seconds.
                 with suppress(TimeoutError):
@@ -45,14 +51,15 @@ class Patience:
             self._note_back()
             return answer
 
-    def _note_away(self, what: str, error: StoreUnavailable) -> None:
+    def _note_away(self, what: str, error: Exception) -> None:
         now = asyncio.get_running_loop().time()
         if self._away_since is None:
             self._away_since = now
             self._logged_at = 0.0
         if now - self._logged_at >= LOG_EVERY_S or self._logged_at == 0.0:
             self._logged_at = now
-            log.warning("store.unavailable", call=what, error=str(error), away_s=round(now - self._away_since, 1))
+            away_s = round(now - self._away_since, 1)
+            log.warning("store.unavailable", store=self._store, call=what, error=str(error), away_s=away_s)
 
     def _note_back(self) -> None:
         if self._away_since is not None:
@@ -60,4 +67,4 @@ class Patience:
             self._away_since = None
             self._answered.set()
             self._answered = asyncio.Event()
-            log.info("store.recovered", away_s=round(away_s, 1))
+            log.info("store.recovered", store=self._store, away_s=round(away_s, 1))

@@ -271,7 +271,8 @@ def _pydantic(wanted: Any) -> Convert:
 
 
 def _msgspec(wanted: Any) -> Convert:
-    convert = functools.partial(msgspec.convert, type=wanted)
+    # Bytes travel as bytes: text that is sent for them is a mistake, not base64.
+    convert = functools.partial(msgspec.convert, type=wanted, builtin_types=(bytes, bytearray))
     # A first value, of no type at all, shows whether msgspec can work with the annotation.
     with contextlib.suppress(msgspec.ValidationError):
         convert(None)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from fanfold_producer.claim_store import ClaimStore
 from fanfold_producer.enqueue import Enqueued, aenqueue, enqueue
 from fanfold_producer.errors import (
     BrokerRefused,
     BrokerUnavailable,
+    ClaimCheckBroken,
+    ClaimStoreNeeded,
+    ClaimStoreRefused,
+    ClaimStoreUnavailable,
     DatabaseNeeded,
     FanOutCancelled,
     FanOutFailed,
@@ -28,6 +33,11 @@ from fanfold_schemas import Send
 __all__ = [
     "BrokerRefused",
     "BrokerUnavailable",
+    "ClaimCheckBroken",
+    "ClaimStore",
+    "ClaimStoreNeeded",
+    "ClaimStoreRefused",
+    "ClaimStoreUnavailable",
     "DatabaseNeeded",
     "Enqueued",
     "FanOutCancelled",

@@ -11,6 +11,7 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg.pq import TransactionStatus
 
+from fanfold_producer.claim_store import ClaimStore
 from fanfold_producer.fan_out import BuiltFanOut, build_fan_out, deadline_to_ms
 from fanfold_producer.record import Record
 from fanfold_schemas import DEFAULT_TOPIC, new_fan_out_id, pack_headers
@@ -44,6 +45,7 @@ def enqueue(
     delay: timedelta = timedelta(0),
     traceparent: str | None = None,
     source: str = "fanfold",
+    claim_store: ClaimStore | None = None,
 ) -> Enqueued:
     """Write a fan-out to the outbox of the database that `conn` is connected to, in its current transaction.
 
@@ -53,14 +55,19 @@ def enqueue(
 
     Args:
         delay: publish no sooner than so long after the transaction's start; 0 to 24 days.
+        claim_store: where large args go, before anything is written; what a rollback leaves there is pruned. None:
+            they are refused.
 
     Raises:
+        ClaimStoreUnavailable: the claim store did not answer. Nothing was written.
         SchemaError, TypeError, ValueError: an argument is wrong; the path says which. Nothing was written.
         MigrationNeeded: the database has no outbox. Run `fanfold migrate`.
         psycopg.Error: whatever else Postgres says; the transaction is the caller's, and so is its repetition.
     """
-    built = _build(thread_id, sends, topic, fan_out_id, fold, base, quorum, deadline, traceparent, source)
+    built = _build(thread_id, sends, topic, fan_out_id, fold, base, quorum, deadline, traceparent, source, claim_store)
     delay_ms = _delay_ms(delay)
+    if claim_store is not None:
+        claim_store.put_all_blocking(built.fan_out.id, built.large_args)
     own: AbstractContextManager[Any] = conn.transaction() if _needs_transaction(conn) else nullcontext()
     try:
         with own:
@@ -85,10 +92,13 @@ async def aenqueue(
     delay: timedelta = timedelta(0),
     traceparent: str | None = None,
     source: str = "fanfold",
+    claim_store: ClaimStore | None = None,
 ) -> Enqueued:
     """`enqueue` for an asynchronous connection."""
-    built = _build(thread_id, sends, topic, fan_out_id, fold, base, quorum, deadline, traceparent, source)
+    built = _build(thread_id, sends, topic, fan_out_id, fold, base, quorum, deadline, traceparent, source, claim_store)
     delay_ms = _delay_ms(delay)
+    if claim_store is not None:
+        await claim_store.put_all(built.fan_out.id, built.large_args)
     own: AbstractAsyncContextManager[Any] = conn.transaction() if _needs_transaction(conn) else nullcontext()
     try:
         async with own:
@@ -110,6 +120,7 @@ def _build(
     deadline: datetime | timedelta | None,
     traceparent: str | None,
     source: str,
+    claim_store: ClaimStore | None,
 ) -> BuiltFanOut:
     return build_fan_out(
         thread_id,
@@ -122,6 +133,7 @@ def _build(
         deadline_ms=deadline_to_ms(deadline, datetime.now(UTC), repeatable=fan_out_id is not None),
         traceparent=traceparent,
         source=source,
+        claim_check_bytes_min=None if claim_store is None else claim_store.bytes_min,
     )
 
 

@@ -52,6 +52,22 @@ class DatabaseNeeded(ProducerError):
     """Progress and results are in Postgres and no database was named. Do: pass `database_url`."""
 
 
+class ClaimStoreRefused(ProducerError, ValueError):
+    """The claim store cannot be opened as it is named. Do: mend what the message says."""
+
+
+class ClaimStoreNeeded(ProducerError):
+    """A value is behind a claim check and no claim store was named. Do: name the one it was put into."""
+
+
+class ClaimStoreUnavailable(ProducerError):
+    """The claim store did not answer. Do: make the same call again; puts and gets are safe to repeat."""
+
+
+class ClaimCheckBroken(ProducerError):
+    """What lies behind a claim check is missing or not what was put there. Do: publish or rerun what made it."""
+
+
 @dataclass(frozen=True, slots=True)
 class TaskFailure:
     """Stands for the value of a task that failed for good."""

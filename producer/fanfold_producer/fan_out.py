@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 
+import msgspec
+
 from fanfold_producer.record import Record
 from fanfold_schemas import (
+    ClaimCheck,
     FanOut,
     SchemaError,
     Send,
     Task,
     check_id,
     check_topic,
+    claim_check_for,
+    decode_value,
     derive_task_id,
     encode_payload,
     encode_task,
+    pack_value,
     task_headers,
     to_send,
 )
@@ -34,12 +40,17 @@ _is_traceparent = re.compile(r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2
 
 @dataclass(frozen=True, slots=True)
 class BuiltFanOut:
-    """A fan-out ready to be written: one record a task, in index order."""
+    """A fan-out ready to be written: one record a task, in index order.
+
+    Attributes:
+        large_args: what must be in the claim store before the first record is written.
+    """
 
     fan_out: FanOut
     thread_id: str
     task_ids: tuple[str, ...]
     records: list[Record]
+    large_args: dict[ClaimCheck, Any]
 
 
 def build_fan_out(
@@ -54,6 +65,7 @@ def build_fan_out(
     deadline_ms: int | None = None,
     traceparent: str | None = None,
     source: str = "fanfold",
+    claim_check_bytes_min: int | None = None,
 ) -> BuiltFanOut:
     """Check and encode a fan-out as a whole. Its tasks are keyed by task_id.
 
@@ -61,6 +73,8 @@ def build_fan_out(
         sends: 1 to 100,000 of `Send`, `langgraph.types.Send` or `(node, arg)`; no more than one too many is
             taken from an iterator.
         deadline_ms: unix time in milliseconds.
+        claim_check_bytes_min: args of more encoded bytes, and those that do not fit into a record, go behind a claim
+            check; None: there is no claim store, and what does not fit is refused.
 
     Raises:
         SchemaError: what breaks the wire contract, at a path like `$.sends[17].arg.items[3]`; nothing was built.
@@ -80,12 +94,12 @@ def build_fan_out(
     fan_out = FanOut(fan_out_id, _size(checked), fold, _quorum(quorum, len(checked)), _deadline(deadline_ms))
     extra = {"traceparent": traceparent} if traceparent else None
     records = []
+    large = _LargeArgs(claim_check_bytes_min)
     for index, (send, task_id) in enumerate(zip(checked, task_ids, strict=True)):
         task = Task(task_id, thread_id, fan_out, index, send.node, send.arg, clock)
-        record = Record(topic, task_id.encode(), _encode(task), tuple(task_headers(task, source=source, extra=extra)))
-        _check_written(record, index)
-        records.append(record)
-    return BuiltFanOut(fan_out, thread_id, task_ids, records)
+        headers = tuple(task_headers(task, source=source, extra=extra))
+        records.append(_record(topic, task, headers, large))
+    return BuiltFanOut(fan_out, thread_id, task_ids, records, large.args)
 
 
 def deadline_to_ms(deadline: datetime | timedelta | None, now: datetime, *, repeatable: bool) -> int | None:
@@ -157,17 +171,81 @@ def _deadline(deadline_ms: int | None) -> int | None:
     return deadline_ms
 
 
+class _LargeArgs:
+    """The args of one fan-out that go behind claim checks; one that many tasks share is encoded and put once."""
+
+    def __init__(self, bytes_min: int | None) -> None:
+        self.bytes_min = bytes_min
+        self.args: dict[ClaimCheck, Any] = {}
+        self._known: dict[int, ClaimCheck] = {}
+
+    def check(self, task: Task) -> ClaimCheck:
+        """The claim check of a task's arg. Raises `SchemaError` if not even a claim store takes it."""
+        known = self._known.get(id(task.arg))
+        if known is None:
+            known = self._known[id(task.arg)] = _checked(task)
+            self.args[known] = task.arg
+        return known
+
+    def wants(self, task: Task) -> bool:
+        if self.bytes_min is None:
+            return False
+        return id(task.arg) in self._known or len(_packed(task)) > self.bytes_min
+
+
+def _record(topic: str, task: Task, headers: tuple[tuple[str, bytes], ...], large: _LargeArgs) -> Record:
+    if not large.wants(task):
+        try:
+            return _fitting(Record(topic, task.task_id.encode(), _encode(task), headers), task.index)
+        except SchemaError as error:
+            if error.code != "E_LIMIT":
+                raise
+            if large.bytes_min is None:
+                raise _with_hint(error, task) from None
+    task = msgspec.structs.replace(task, arg=None, arg_check=large.check(task))
+    return _fitting(Record(topic, task.task_id.encode(), _encode(task), headers), task.index)
+
+
 def _encode(task: Task) -> bytes:
     try:
         return encode_task(task)
     except SchemaError as error:
         # All but the arg was checked before, so whatever cannot be encoded is in there.
-        path = f"$.sends[{task.index}].arg{_culprit(task.arg)}"
-        raise SchemaError(error.code, path, error.detail) from None
+        raise _in_arg(error, task, encode_payload) from None
 
 
-def _culprit(arg: Any) -> str:
-    """The path below an arg to the innermost part that cannot be encoded; empty: it is the arg as a whole."""
+def _packed(task: Task) -> bytes:
+    try:
+        return pack_value(task.arg)
+    except SchemaError as error:
+        raise _in_arg(error, task, pack_value) from None
+
+
+def _checked(task: Task) -> ClaimCheck:
+    data = _packed(task)
+    try:
+        decode_value(data)
+    except SchemaError as error:
+        raise _in_arg(error, task, lambda part: decode_value(pack_value(part))) from None
+    return claim_check_for(data)
+
+
+def _in_arg(error: SchemaError, task: Task, encode: Callable[[Any], object]) -> SchemaError:
+    return SchemaError(error.code, f"$.sends[{task.index}].arg{_culprit(task.arg, encode)}", error.detail)
+
+
+def _with_hint(error: SchemaError, task: Task) -> SchemaError:
+    """What does not fit into a record, with the way it could travel, if that is one."""
+    try:
+        _checked(task)
+    except SchemaError:
+        return error
+    hint = "a claim store takes it: pass claim_store=ClaimStore.open(...), on the command line --claim-store"
+    return SchemaError(error.code, error.path, f"{error.detail}; {hint}")
+
+
+def _culprit(arg: Any, encode: Callable[[Any], object]) -> str:
+    """The path below an arg to the innermost part that `encode` refuses; empty: it is the arg as a whole."""
     path = ""
     for _ in range(DEPTH_MAX):
         parts: Iterable[tuple[str, Any]]
@@ -177,28 +255,28 @@ def _culprit(arg: Any) -> str:
             parts = [(f"[{at}]", part) for at, part in enumerate(arg)]
         else:
             break
-        bad = next(((step, part) for step, part in parts if not _encodable(part)), None)
+        bad = next(((step, part) for step, part in parts if not _takes(encode, part)), None)
         if bad is None:
             break
         path, arg = path + bad[0], bad[1]
     return path
 
 
-def _encodable(value: Any) -> bool:
+def _takes(encode: Callable[[Any], object], value: Any) -> bool:
     try:
-        encode_payload(value)
+        encode(value)
     except SchemaError:
         return False
     return True
 
 
-def _check_written(record: Record, index: int) -> None:
+def _fitting(record: Record, index: int) -> Record:
     written = len(record.key or b"") + len(record.value or b"")
     written += sum(len(name) + len(value or b"") + 4 for name, value in record.headers)
     if written > WRITTEN_BYTES_MAX:
         raise SchemaError(
             "E_LIMIT",
             f"$.sends[{index}]",
-            f"a record of {written} bytes with key and headers, at most {WRITTEN_BYTES_MAX}; "
-            "pass large arguments by reference",
+            f"a record of {written} bytes with key and headers, at most {WRITTEN_BYTES_MAX}",
         )
+    return record

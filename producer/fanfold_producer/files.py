@@ -19,12 +19,15 @@ import msgspec
 from fanfold_producer.errors import ProducerError
 from fanfold_schemas import SchemaError, Send, check_id
 from fanfold_schemas.ids import NAMESPACE
-from fanfold_schemas.limits import FAN_OUT_SIZE_MAX
+from fanfold_schemas.limits import CLAIM_CHECK_BYTES_MAX, FAN_OUT_SIZE_MAX
 
 Format = Literal["jsonl", "csv"]
 
 LINE_BYTES_MAX = 8 * 1024 * 1024
 """More than any record needs, escapes included; a longer line is refused without being read."""
+
+LARGE_LINE_BYTES_MAX = 4 * CLAIM_CHECK_BYTES_MAX
+"""The same where there is a claim store."""
 
 PROBLEMS_SHOWN_MAX = 10
 
@@ -73,7 +76,7 @@ def format_of(path: str) -> Format:
     return "csv" if path.lower().endswith(".csv") else "jsonl"
 
 
-def read_lines(file: IO[bytes], fmt: Format, node: str | None) -> Iterator[Line]:
+def read_lines(file: IO[bytes], fmt: Format, node: str | None, line_bytes_max: int = LINE_BYTES_MAX) -> Iterator[Line]:
     """Every line that is not blank, from the beginning.
 
     Args:
@@ -87,8 +90,8 @@ def read_lines(file: IO[bytes], fmt: Format, node: str | None) -> Iterator[Line]
     if fmt == "csv":
         if node is None:
             raise ValueError("CSV rows name no handler: pass --node")
-        return _csv_lines(file, node)
-    return _json_lines(file, node)
+        return _csv_lines(file, node, line_bytes_max)
+    return _json_lines(file, node, line_bytes_max)
 
 
 def read_parts(
@@ -160,12 +163,12 @@ def part_id(fan_out_id: str, split: int | None, number: int) -> str:
     return fan_out_id if split is None else f"{fan_out_id}.{split}.{number}"
 
 
-def _json_lines(file: IO[bytes], node: str | None) -> Iterator[Line]:
+def _json_lines(file: IO[bytes], node: str | None, line_bytes_max: int) -> Iterator[Line]:
     number = 0
-    while raw := file.readline(LINE_BYTES_MAX + 1):
+    while raw := file.readline(line_bytes_max + 1):
         number += 1
-        if len(raw) > LINE_BYTES_MAX:
-            yield Line(number, None, f"longer than {LINE_BYTES_MAX:,} bytes; lines end with a newline")
+        if len(raw) > line_bytes_max:
+            yield Line(number, None, f"longer than {line_bytes_max:,} bytes; lines end with a newline")
             return
         if number == 1:
             raw = raw.removeprefix(b"\xef\xbb\xbf")
@@ -198,9 +201,9 @@ def _json_line(number: int, raw: bytes, node: str | None) -> Line:
     return Line(number, Send(value["node"], value.get("arg"), value.get("task_id")))
 
 
-def _csv_lines(file: IO[bytes], node: str) -> Iterator[Line]:
+def _csv_lines(file: IO[bytes], node: str, line_bytes_max: int) -> Iterator[Line]:
     # The module's own limit is half of what a string may have.
-    csv.field_size_limit(max(csv.field_size_limit(), LINE_BYTES_MAX))
+    csv.field_size_limit(max(csv.field_size_limit(), line_bytes_max))
     text = io.TextIOWrapper(cast(Any, file), encoding="utf-8-sig", newline="")
     rows = csv.reader(text, strict=True)
     header: list[str] = []

@@ -80,6 +80,7 @@ class FanOutHandle:
             FanOutCancelled: somebody cancelled it.
             FanOutStale: its thread moved past its base, so it will never complete.
             StoreUnavailable: Postgres has not answered for half a minute. Wait again.
+            ClaimStoreUnavailable, ClaimStoreNeeded, ClaimCheckBroken: a large value could not be had.
         """
         waiting = self._results.wait(self.fan_out_id, self.size, timeout, return_failures)
         future = self._worker.submit(waiting)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from types import TracebackType
 
+from fanfold_producer.claim_store import ClaimStore
 from fanfold_producer.client import CLOSE_TIMEOUT_S, QUEUE_BYTES_MAX, QUEUE_RECORDS_MAX
 from fanfold_producer.errors import FanOutUnknown
 from fanfold_producer.fan_out import BuiltFanOut, build_fan_out, deadline_to_ms
@@ -43,6 +44,7 @@ class Publisher:
         queue_records_max: records that may wait for the broker; beyond it callers wait.
         queue_bytes_max: the same in bytes.
         prepare: prepared statements; False behind PgBouncer before 1.21 in transaction mode.
+        claim_store: where large args go and large results come from; None: large args are refused.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Publisher:
         queue_records_max: int = QUEUE_RECORDS_MAX,
         queue_bytes_max: int = QUEUE_BYTES_MAX,
         prepare: bool = True,
+        claim_store: ClaimStore | None = None,
     ) -> None:
         self._kafka = kafka
         self._topic = check_topic(topic)
@@ -67,7 +70,8 @@ class Publisher:
         self._closed = False
         self._sender: Sender | None = None
         self._transactions: TransactionalSender | None = None
-        self._results = Results(database_url, prepare=prepare)
+        self._claim_store = claim_store
+        self._results = Results(database_url, prepare=prepare, claim_store=claim_store)
         self._worker = LoopWorker("fanfold-publisher")
 
     def fan_out(
@@ -92,7 +96,7 @@ class Publisher:
         Args:
             thread_id: the thread the tasks belong to; 1 to 200 of `[A-Za-z0-9._:-]`, as all ids.
             sends: 1 to 100,000 of `Send`, `langgraph.types.Send` or `(node, arg)`, each of at most 1 MiB as a
-                record. Encoded, they are held in memory until the call returns.
+                record, 64 MiB with a claim store. Encoded records are held in memory until the call returns.
             fan_out_id: name it, and publishing again is the same work, done once (with the same arguments:
                 tasks that contradict their fan-out are refused by the fleet). None: a new one.
             fold: name of a built-in fold or of a `@fold` handler, run once when the fan-out is complete.
@@ -107,10 +111,14 @@ class Publisher:
             SchemaError, TypeError, ValueError: an argument is wrong; the path says which. Nothing was published.
             PublishError: not all records are acknowledged. With `atomic`, nothing is visible, unless the message
                 says that this is unknown. Publish again under the same `fan_out_id`.
+            ClaimStoreUnavailable: large args could not be put. Nothing was published; publish again.
             KafkaConfigError: librdkafka does not take the settings.
         """
         built = self._build(thread_id, sends, topic, fan_out_id, fold, base, quorum, deadline, traceparent)
-        self._writer(built).send(built.records, timeout)
+        writer = self._writer(built)
+        if self._claim_store is not None and built.large_args:
+            self._worker.submit(self._claim_store.put_all(built.fan_out.id, built.large_args, timeout)).result()
+        writer.send(built.records, timeout)
         return self._handle(built)
 
     async def afan_out(
@@ -133,7 +141,10 @@ class Publisher:
         built = await asyncio.to_thread(
             self._build, thread_id, listed, topic, fan_out_id, fold, base, quorum, deadline, traceparent
         )
-        await self._writer(built).asend(built.records, timeout)
+        writer = self._writer(built)
+        if self._claim_store is not None and built.large_args:
+            await self._claim_store.put_all(built.fan_out.id, built.large_args, timeout)
+        await writer.asend(built.records, timeout)
         return self._handle(built)
 
     def handle(self, fan_out_id: str) -> FanOutHandle:
@@ -210,6 +221,7 @@ class Publisher:
             deadline_ms=deadline_to_ms(deadline, datetime.now(UTC), repeatable=fan_out_id is not None),
             traceparent=traceparent,
             source=self._source,
+            claim_check_bytes_min=None if self._claim_store is None else self._claim_store.bytes_min,
         )
 
     def _writer(self, built: BuiltFanOut) -> Sender | TransactionalSender:

@@ -7,8 +7,9 @@ import time
 from contextlib import AsyncExitStack
 from typing import Any
 
+from fanfold_producer.claim_store import ClaimStore, fill_in, needed
 from fanfold_producer.errors import DatabaseNeeded, FanOutCancelled, FanOutFailed, FanOutStale, FoldFailed, TaskFailure
-from fanfold_schemas import FOLD_INDEX, decode_payload, derive_fold_task_id
+from fanfold_schemas import FOLD_INDEX, ClaimCheck, decode_payload, derive_fold_task_id, payload_check
 from fanfold_sql import FanOutState, Store, StoredResult, StoreUnavailable
 
 POLL_MIN_S = 0.005
@@ -24,8 +25,9 @@ _NO_REASON = "no dead letter says why"
 class Results:
     """Reads fan-outs through a store of its own, opened when it is first needed. Belongs to one event loop."""
 
-    def __init__(self, database_url: str | None, *, prepare: bool) -> None:
+    def __init__(self, database_url: str | None, *, prepare: bool, claim_store: ClaimStore | None = None) -> None:
         self._database_url = database_url
+        self._claim_store = claim_store
         self._prepare = prepare
         self._stack = AsyncExitStack()
         self._opening = asyncio.Lock()
@@ -65,8 +67,12 @@ class Results:
             )
         if state.fold is not None:
             folded = await store.read_results(fan_out_id, after=FOLD_INDEX - 1, limit=1)
-            return decode_payload(folded[0].payload or b"")
-        return await _values(store, state, return_failures)
+            values = [_decoded(folded[0].payload or b"")]
+            await self._fill_in(fan_out_id, values)
+            return values[0]
+        values = await _values(store, state, return_failures)
+        await self._fill_in(fan_out_id, values)
+        return values
 
     async def cancel(self, fan_out_id: str, thread_id: str) -> bool:
         store = await self._store()
@@ -86,6 +92,12 @@ class Results:
                 opening = Store.open(self._database_url, pool_size=2, prepare=self._prepare)
                 self._opened = await self._stack.enter_async_context(opening)
         return self._opened
+
+    async def _fill_in(self, fan_out_id: str, values: list[Any]) -> None:
+        async def get(check: ClaimCheck) -> Any:
+            return await needed(self._claim_store, check).get(fan_out_id, check)
+
+        await fill_in(values, get)
 
     async def _wait_until_done(
         self,
@@ -114,6 +126,12 @@ class Results:
             wait_s = min(POLL_MAX_S, wait_s * 1.5)
 
 
+def _decoded(payload: bytes) -> Any:
+    """The value of a payload, or the claim check that it is."""
+    check = payload_check(payload)
+    return decode_payload(payload) if check is None else check
+
+
 async def _values(store: Store, state: FanOutState, return_failures: bool) -> list[Any]:
     values: list[Any] = []
     failed: dict[int, StoredResult] = {}
@@ -125,7 +143,7 @@ async def _values(store: Store, state: FanOutState, return_failures: bool) -> li
                 failed[len(values)] = result
                 values.append(None)
             else:
-                values.append(decode_payload(result.payload))
+                values.append(_decoded(result.payload))
         if len(page) < PAGE_RESULTS:
             break
         after = page[-1].index

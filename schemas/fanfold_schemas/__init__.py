@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from fanfold_schemas.claim_check import ClaimCheck, claim_check_for, encode_check, object_key, payload_check
 from fanfold_schemas.clock import VectorClock
-from fanfold_schemas.codec import arg_hash, decode_payload, decode_task, encode_payload, encode_task
+from fanfold_schemas.codec import (
+    arg_hash,
+    decode_payload,
+    decode_task,
+    decode_value,
+    encode_payload,
+    encode_task,
+    pack_value,
+    with_run,
+)
 from fanfold_schemas.errors import SchemaError
 from fanfold_schemas.headers import Headers, header_text, pack_headers, task_headers, unpack_headers
 from fanfold_schemas.ids import (
@@ -20,6 +30,7 @@ from fanfold_schemas.topics import DEFAULT_TOPIC, check_topic, dead_letter_topic
 __all__ = [
     "DEFAULT_TOPIC",
     "FOLD_INDEX",
+    "ClaimCheck",
     "FanOut",
     "Headers",
     "Outcome",
@@ -30,18 +41,25 @@ __all__ = [
     "arg_hash",
     "check_id",
     "check_topic",
+    "claim_check_for",
     "dead_letter_topic",
     "decode_payload",
     "decode_task",
+    "decode_value",
     "derive_child_fan_out_id",
     "derive_fold_task_id",
     "derive_task_id",
+    "encode_check",
     "encode_payload",
     "encode_task",
     "header_text",
     "new_fan_out_id",
+    "object_key",
     "pack_headers",
+    "pack_value",
+    "payload_check",
     "task_headers",
     "to_send",
     "unpack_headers",
+    "with_run",
 ]

@@ -13,7 +13,9 @@ class VectorClock(Mapping[str, int]):
     """An immutable `{branch: counter}`. A branch that is not named stands at 0.
 
     Clocks with `merge` form a join-semilattice (merge is commutative, associative and idempotent, and never goes
-    down), which is why the order in which results arrive cannot change a thread's clock.
+    down), so a thread's clock is the join of the bases it accepted, in whatever order they came. Which it accepts does
+    depend on their order (docs/crdt.md). Two clocks that differ in branches at 0 are equal, but as bases they are not
+    the same: one of them looked at more.
     """
 
     __slots__ = ("_counters",)

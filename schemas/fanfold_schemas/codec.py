@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from math import isfinite
+import reprlib
 from typing import Any
 
 import msgspec
 import ormsgpack
 
+from fanfold_schemas.claim_check import payload_check
 from fanfold_schemas.clock import check_clock
 from fanfold_schemas.errors import Code, SchemaError
 from fanfold_schemas.limits import (
-    DEPTH_MAX,
-    INT64_MAX,
-    INT64_MIN,
-    NODES_MAX,
+    CLAIM_CHECK_BYTES_MAX,
+    CLAIM_CHECK_NODES_MAX,
     RECORD_BYTES_MAX,
     RESULT_BYTES_MAX,
-    STRING_BYTES_MAX,
 )
 from fanfold_schemas.scan import scan
 from fanfold_schemas.task import WIRE_VERSION, Task
+from fanfold_schemas.unpack import unpack
 
 # A set is not among them because it has no order, and a fold must not depend on one.
 _TAKEN = "it takes maps with text keys, lists, text, bytes, numbers up to int64, dataclasses and models"
@@ -33,7 +32,12 @@ def encode_task(task: Task) -> bytes:
     Raises:
         SchemaError: the task breaks the contract; what could be encoded can also be decoded, by construction.
     """
-    value = _pack(msgspec.structs.asdict(task) | {"fan_out": _fan_out_fields(task)})
+    fields = msgspec.structs.asdict(task) | {"fan_out": _fan_out_fields(task)}
+    if task.arg_check is None:
+        del fields["arg_check"]
+    elif task.arg is None:
+        del fields["arg"]
+    value = pack_value(fields)
     decode_task(value)
     return value
 
@@ -48,11 +52,11 @@ def decode_task(value: bytes | None) -> Task:
         raise SchemaError("E_FRAME", "$", "an empty record" if value is not None else "a record without a value")
     if len(value) > RECORD_BYTES_MAX:
         raise SchemaError("E_LIMIT", "$", f"a record of {len(value)} bytes, at most {RECORD_BYTES_MAX}")
-    fields = _unpack(value)
+    fields = unpack(value)
     if not isinstance(fields, dict):
         raise SchemaError("E_FRAME", "$", f"expected a map, got {type(fields).__name__}")
     if fields.get("v") != WIRE_VERSION:
-        raise SchemaError("E_SCHEMA", "$.v", f"version {fields.get('v')!r:.20}, this reader knows {WIRE_VERSION}")
+        raise SchemaError("E_SCHEMA", "$.v", _other_version(fields.get("v")))
     try:
         task = msgspec.convert(fields, Task)
     except msgspec.ValidationError as error:
@@ -64,6 +68,18 @@ def decode_task(value: bytes | None) -> Task:
     return task
 
 
+def with_run(value: bytes, run: int) -> bytes:
+    """The record value of the same task in another run. Fields of a newer writer stay, with all that is in them.
+
+    Raises:
+        SchemaError: it is no task, or with the new run it is too large to be a record.
+    """
+    decode_task(value)
+    value = pack_value({**unpack(value), "run": run, "attempt": 1})
+    decode_task(value)
+    return value
+
+
 def encode_payload(value: Any) -> bytes:
     """A handler's result as bytes: msgpack values only, to any depth the reader takes.
 
@@ -72,45 +88,81 @@ def encode_payload(value: Any) -> bytes:
     Raises:
         SchemaError: it cannot be stored; `path` says where.
     """
-    data = _pack(value)
-    if len(data) > RESULT_BYTES_MAX:
-        raise SchemaError("E_LIMIT", "$", f"a result of {len(data)} bytes, at most {RESULT_BYTES_MAX}")
-    try:
-        value = ormsgpack.unpackb(data)
-    except ormsgpack.MsgpackDecodeError as error:
-        # Written but not readable: an extension type.
-        raise SchemaError("E_EXT", "$", f"only plain msgpack values can be stored: {error}") from None
-    _check_values(value)
+    data = pack_value(value)
+    check_payload(data)
     return data
 
 
+def check_payload(data: bytes) -> None:
+    """Refuse what `pack_value` made if it cannot be stored as a result; raises as `encode_payload` does."""
+    if len(data) > RESULT_BYTES_MAX:
+        raise SchemaError("E_LIMIT", "$", f"a result of {len(data)} bytes, at most {RESULT_BYTES_MAX}")
+    scan(data, nodes_max=RESULT_BYTES_MAX)  # no more values than bytes: as many as the handler made
+
+
 def decode_payload(data: bytes) -> Any:
-    """The value of a stored result. It was checked when it was encoded, so this only unpacks."""
+    """The value of a stored result. It was checked when it was encoded, so this only unpacks.
+
+    Raises:
+        SchemaError: it is no value: a claim check (see `payload_check`; the value is elsewhere), or no msgpack.
+    """
+    if payload_check(data) is not None:
+        raise SchemaError("E_EXT", "$", "a claim check, whose value is in the claim store: fetch it from there")
     try:
         return ormsgpack.unpackb(data)
     except ormsgpack.MsgpackDecodeError as error:
         raise SchemaError("E_FRAME", "$", f"a stored result that is no msgpack: {error}") from None
 
 
+def pack_value(value: Any) -> bytes:
+    """Any value as msgpack, unchecked but for what msgpack itself cannot hold.
+
+    Raises:
+        SchemaError: it cannot be encoded (`E_VALUE`), or is nested too deep (`E_LIMIT`).
+    """
+    try:
+        return ormsgpack.packb(value, default=_plain, option=ormsgpack.OPT_SERIALIZE_PYDANTIC)
+    except (ormsgpack.MsgpackEncodeError, TypeError, ValueError, RecursionError) as error:
+        code: Code = "E_LIMIT" if "Recursion limit" in str(error) else "E_VALUE"
+        raise SchemaError(code, "$", f"cannot be encoded as msgpack: {error}; {_TAKEN}") from None
+
+
+def decode_value(data: bytes) -> Any:
+    """The value behind a claim check, as strictly as a record, but for its size, number of values and long strings.
+
+    It may take seconds: call it from a worker thread.
+
+    Raises:
+        SchemaError: the bytes are no value; `path` says where.
+    """
+    if not 1 <= len(data) <= CLAIM_CHECK_BYTES_MAX:
+        raise SchemaError("E_LIMIT", "$", f"a value of {len(data)} bytes, 1 to {CLAIM_CHECK_BYTES_MAX} can be")
+    return unpack(data, nodes_max=CLAIM_CHECK_NODES_MAX, string_bytes_max=CLAIM_CHECK_BYTES_MAX)
+
+
 def arg_hash(task: Task) -> int:
     """A 64-bit fingerprint of what a task asks for, by which the same task_id with another arg is told.
 
-    Map keys are sorted first: two encoders that order them differently still ask for the same thing.
+    Map keys are sorted first: two encoders that order them differently still ask for the same thing. Of an arg behind
+    a claim check the hash is all that is known, so there another order is another arg.
     """
-    canonical = ormsgpack.packb([task.node, task.arg], option=ormsgpack.OPT_SORT_KEYS)
+    asked = [task.node, task.arg] if task.arg_check is None else [task.node, None, task.arg_check.sha256]
+    canonical = ormsgpack.packb(asked, option=ormsgpack.OPT_SORT_KEYS)
     return int.from_bytes(hashlib.blake2b(canonical, digest_size=8).digest(), "big", signed=True)
+
+
+def _other_version(version: object) -> str:
+    if isinstance(version, int) and version > WIRE_VERSION:
+        return (
+            f"version {version}, this reader knows {WIRE_VERSION}: upgrade the consumers before the producers, then "
+            "send the record again"
+        )
+    return f"version {reprlib.repr(version):.40}, a record of this format has {WIRE_VERSION}"
 
 
 def _fan_out_fields(task: Task) -> dict[str, Any]:
     fields = msgspec.structs.asdict(task.fan_out)
     return {name: value for name, value in fields.items() if value is not None}
-
-
-def _pack(value: Any) -> bytes:
-    try:
-        return ormsgpack.packb(value, default=_plain, option=ormsgpack.OPT_SERIALIZE_PYDANTIC)
-    except (ormsgpack.MsgpackEncodeError, TypeError, ValueError, RecursionError) as error:
-        raise SchemaError("E_VALUE", "$", f"cannot be encoded as msgpack: {error}; {_TAKEN}") from None
 
 
 def _plain(value: Any) -> Any:
@@ -119,60 +171,10 @@ def _plain(value: Any) -> Any:
     raise TypeError  # the encoder puts a message of its own in place of any of ours
 
 
-def _unpack(data: bytes) -> Any:
-    if len(data) > NODES_MAX:
-        # Only a record of more bytes than NODES_MAX can have more values than that; it is counted before it is built.
-        scan(data)
-    try:
-        value = ormsgpack.unpackb(data)
-    except ormsgpack.MsgpackDecodeError as error:
-        scan(data)  # says what is wrong in our own terms, where it can
-        raise SchemaError("E_FRAME", "$", f"no msgpack: {error}") from None
-    _check_values(value)
-    try:
-        minimal = ormsgpack.packb(value) == data
-    except ormsgpack.MsgpackEncodeError:
-        minimal = False
-    if not minimal:
-        # Bytes that encode back to themselves have no trailing bytes and no duplicate keys: nearly every record.
-        # The others, from writers that do not use the shortest forms, are walked to make sure of the same.
-        scan(data)
-    return value
-
-
-def _check_values(root: Any) -> None:
-    """Refuse what Postgres or another language could not take. Iterative, because depth is one of the limits."""
-    stack: list[tuple[Any, int, str]] = [(root, 0, "$")]
-    while stack:
-        value, depth, path = stack.pop()
-        kind = type(value)
-        if kind is str:
-            if len(value) * 4 > STRING_BYTES_MAX and len(value.encode()) > STRING_BYTES_MAX:
-                raise SchemaError("E_LIMIT", path, f"a string over {STRING_BYTES_MAX} bytes")
-            if "\0" in value:
-                raise SchemaError("E_VALUE", path, "a NUL character, which Postgres cannot store in text")
-        elif kind is dict or kind is list:
-            if depth >= DEPTH_MAX:
-                raise SchemaError("E_LIMIT", path, f"nested deeper than {DEPTH_MAX}")
-            if kind is dict:
-                for key, item in value.items():
-                    if "\0" in key:
-                        raise SchemaError("E_VALUE", path, "a key with a NUL character")
-                    stack.append((item, depth + 1, f"{path}.{key}" if len(path) < 120 else path))
-            else:
-                stack.extend((item, depth + 1, path) for item in value)
-        elif kind is float:
-            if not isfinite(value):
-                raise SchemaError("E_VALUE", path, f"{value} is no number JSON or a fold could use")
-        elif kind is int:
-            if not INT64_MIN <= value <= INT64_MAX:
-                raise SchemaError("E_VALUE", path, "an integer beyond int64")
-        elif kind is bytes and len(value) > STRING_BYTES_MAX:
-            raise SchemaError("E_LIMIT", path, f"{len(value)} bytes, at most {STRING_BYTES_MAX}")
-
-
 def _check_task(task: Task) -> None:
     check_clock(task.base, "$.base")
+    if task.arg is not None and task.arg_check is not None:
+        raise SchemaError("E_SCHEMA", "$.arg_check", "both an arg and a claim check for it; a task has one of them")
     fan_out = task.fan_out
     if task.index >= fan_out.size:
         raise SchemaError("E_SCHEMA", "$.index", f"index {task.index} of a fan-out of {fan_out.size}")

@@ -14,7 +14,8 @@ class SchemaError(ValueError):
         code: stable name of the kind of refusal: `E_FRAME` (not one whole msgpack map), `E_LIMIT` (too big, deep,
             many or long), `E_VALUE` (NaN, infinity, NUL, an integer beyond int64), `E_EXT` (an extension type),
             `E_SCHEMA` (a field is missing or of the wrong type), `E_CONFLICT` (contradicts what is stored already).
-        path: where in the record, as in `$.fan_out.size`; `$` is the record itself.
+        path: where in the record, as in `$.fan_out.size`; `$` is the record itself. It leaves out positions in lists,
+            and keys that do not look like a field's name: they may be data.
         detail: what is wrong there, with the value and the limit; never the payload.
     """
 

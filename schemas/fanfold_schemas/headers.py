@@ -7,9 +7,12 @@ Context.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
+import msgspec
 import ormsgpack
 
+from fanfold_schemas.errors import SchemaError
 from fanfold_schemas.task import Task
 
 CONTENT_TYPE = "content-type"
@@ -65,5 +68,23 @@ def pack_headers(headers: Iterable[tuple[str, bytes | None]] | None) -> bytes:
 
 
 def unpack_headers(data: bytes | None) -> list[tuple[str, bytes | None]]:
-    """The headers that `pack_headers` kept."""
-    return [(name, value) for name, value in ormsgpack.unpackb(data)] if data else []
+    """The headers that `pack_headers` kept.
+
+    Raises:
+        SchemaError: `E_FRAME`: somebody else put something there that is no list of [name, value].
+    """
+    if not data:
+        return []
+    try:
+        headers = msgspec.convert(ormsgpack.unpackb(data), list[tuple[str, Any]])
+    except (ormsgpack.MsgpackDecodeError, msgspec.ValidationError) as error:
+        raise SchemaError("E_FRAME", "$", f"stored headers that are no list of [name, value]: {error}") from None
+    return [(name, _header_value(value)) for name, value in headers]
+
+
+def _header_value(value: object) -> bytes | None:
+    if isinstance(value, str):  # as other languages' encoders may have written it
+        return value.encode()
+    if value is None or isinstance(value, bytes):
+        return value
+    raise SchemaError("E_FRAME", "$", f"a stored header of {type(value).__name__}, not of bytes")

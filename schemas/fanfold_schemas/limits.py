@@ -18,3 +18,9 @@ FAN_OUT_SIZE_MAX = 100_000
 RUN_MAX = 2**31 - 1
 INT64_MIN = -(2**63)
 INT64_MAX = 2**63 - 1
+
+CLAIM_CHECK_BYTES_MAX = 64 * 1024 * 1024
+"""One object behind a claim check. Handlers hold it whole, encoded and decoded, so it is a limit on memory."""
+
+CLAIM_CHECK_NODES_MAX = 1_000_000
+"""Ten times a record's: some 100 MB and a second of checking for the worst of them. Longer arrays go as bytes."""

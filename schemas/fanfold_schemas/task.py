@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from fanfold_schemas.claim_check import ClaimCheck
 from fanfold_schemas.ids import ID_PATTERN, check_id
 from fanfold_schemas.limits import FAN_OUT_SIZE_MAX, INT64_MAX, RUN_MAX
 
@@ -49,6 +50,8 @@ class Task(msgspec.Struct, frozen=True):
     """One record of the topic.
 
     Attributes:
+        arg: what the handler gets; None also when `arg_check` stands for it.
+        arg_check: the claim check of an arg that is too large for a record.
         base: the thread's clock that this task was derived from; empty: it can never be stale.
         index: 0 .. size - 1, or -1 for the fold itself.
         run: replay generation, from 1. A higher run may overwrite a result, the same run never does.
@@ -64,6 +67,7 @@ class Task(msgspec.Struct, frozen=True):
     base: dict[str, int] = {}
     run: Run = 1
     attempt: Annotated[int, msgspec.Meta(ge=1, le=RUN_MAX)] = 1
+    arg_check: ClaimCheck | None = None
     v: int = WIRE_VERSION
 
     @property

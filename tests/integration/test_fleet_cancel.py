@@ -19,7 +19,9 @@ def test_queued_tasks_of_a_cancelled_fan_out_are_skipped_and_later_work_goes_on(
 
     after = rig.publish(topic, [("square", 6)], thread_id="t2")
     assert after.result(20) == [36]
-    eventually(lambda: rig.partitions()[0].next_offset == topic.end_offsets()[0], what="progress over the cancelled tasks")
+    eventually(
+        lambda: rig.partitions()[0].next_offset == topic.end_offsets()[0], what="progress over the cancelled tasks"
+    )
     # Four ran when it was cancelled, four more were checked already.
     assert len(rig.notes.calls()) <= 8 + 1
     assert rig.count_results() == 1

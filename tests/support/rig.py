@@ -168,7 +168,10 @@ class Rig:
     def assert_sound(self) -> None:
         """The guarantees, as queries, once nothing is on its way any more: every fan-out folded, the outbox empty."""
         eventually(lambda: not self.rows("select from fanfold.outbox"), what="an empty outbox")
-        unfolded = "select fan_out_id from fanfold.fan_out where fold is not null and folded_at is null and cancelled_at is null"
+        unfolded = (
+            "select fan_out_id from fanfold.fan_out"
+            " where fold is not null and folded_at is null and cancelled_at is null"
+        )
         eventually(lambda: not self.rows(unfolded), what="all fan-outs folded")
         with self.database.connect() as connection:
             assert_invariants(connection)

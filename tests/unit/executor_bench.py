@@ -9,11 +9,13 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from fanfold_consumer import Registry
+from fanfold_consumer.claim_check import ClaimChecks
 from fanfold_consumer.dead_letters import Parking
 from fanfold_consumer.execute import Executor
 from fanfold_consumer.metrics import Metrics
 from fanfold_consumer.patience import Patience
 from fanfold_consumer.work import Completion, Work
+from fanfold_producer import ClaimStore
 from fanfold_schemas import decode_payload
 from fanfold_sql import DeadLetter, Store, StoredResult
 
@@ -43,7 +45,14 @@ class Bench:
     """An executor and what it said. `bound_s`: no wait for it is longer."""
 
     def __init__(
-        self, registry: Registry, concurrency: int, sync_workers: int, results: Results | None, bound_s: float
+        self,
+        registry: Registry,
+        concurrency: int,
+        sync_workers: int,
+        results: Results | None,
+        bound_s: float,
+        claim_store: ClaimStore | None,
+        claim_bytes_max: int,
     ) -> None:
         self.metrics = Metrics()
         self.completions: list[Completion] = []
@@ -56,6 +65,7 @@ class Bench:
             Parking("g"),
             Patience(),
             self.metrics,
+            ClaimChecks(claim_store, Patience("claim store"), bytes_max=claim_bytes_max),
             concurrency=concurrency,
             sync_workers=sync_workers,
             finish=self._on_finished,
@@ -108,9 +118,11 @@ async def bench(
     sync_workers: int = 4,
     results: Results | None = None,
     bound_s: float = BOUND_S,
+    claim_store: ClaimStore | None = None,
+    claim_bytes_max: int = 2**20,
 ) -> AsyncIterator[Bench]:
     """An executor that is closed in the end, within a bound."""
-    at = Bench(registry, concurrency, sync_workers, results, bound_s)
+    at = Bench(registry, concurrency, sync_workers, results, bound_s, claim_store, claim_bytes_max)
     try:
         yield at
     finally:

@@ -10,106 +10,27 @@ from typing import Any
 import msgspec
 import ormsgpack
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from fanfold_schemas import (
-    FOLD_INDEX,
-    FanOut,
     SchemaError,
     Send,
-    Task,
     arg_hash,
     decode_payload,
-    decode_task,
     encode_payload,
     encode_task,
     to_send,
 )
 from fanfold_schemas.limits import (
     DEPTH_MAX,
-    FAN_OUT_SIZE_MAX,
-    INT64_MAX,
-    INT64_MIN,
     NODES_MAX,
     RECORD_BYTES_MAX,
     RESULT_BYTES_MAX,
-    RUN_MAX,
     STRING_BYTES_MAX,
 )
 from tests.unit.wire import TASK, fields, nested, refusal
 
-_ids = st.text(st.sampled_from("abzAZ09._:-"), min_size=1, max_size=200)
-_texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
-_values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(INT64_MIN, INT64_MAX)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | _texts
-    | st.binary(max_size=20),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_texts, inner, max_size=4),
-    max_leaves=20,
-)
 
-
-@st.composite
-def _tasks(draw: st.DrawFn) -> Task:
-    size = draw(st.integers(1, FAN_OUT_SIZE_MAX))
-    fold = draw(st.none() | _ids)
-    fan_out = FanOut(
-        draw(_ids),
-        size,
-        fold,
-        draw(st.none() | st.integers(1, size)),
-        draw(st.none() | st.integers(1, INT64_MAX)),
-    )
-    is_fold = fold is not None and draw(st.booleans())
-    return Task(
-        draw(_ids),
-        draw(_ids),
-        fan_out,
-        FOLD_INDEX if is_fold else draw(st.integers(0, size - 1)),
-        fold if is_fold and fold is not None else draw(_ids),
-        draw(_values),
-        draw(st.dictionaries(_texts, st.integers(0, INT64_MAX), max_size=4)),
-        draw(st.integers(1, RUN_MAX)),
-        draw(st.integers(1, RUN_MAX)),
-    )
-
-
-class TestTheRoundTrip:
-    @given(_tasks())
-    @settings(suppress_health_check=[HealthCheck.too_slow])
-    def test_a_task_comes_back_equal(self, task: Task) -> None:
-        assert decode_task(encode_task(task)) == task
-
-    @given(_tasks())
-    @settings(suppress_health_check=[HealthCheck.too_slow])
-    def test_encoding_what_was_decoded_gives_the_same_bytes(self, task: Task) -> None:
-        assert encode_task(decode_task(encode_task(task))) == encode_task(task)
-
-    @given(_values)
-    def test_a_result_comes_back_equal(self, value: Any) -> None:
-        assert decode_payload(encode_payload(value)) == value
-
-    @given(st.binary(max_size=60))
-    def test_arbitrary_bytes_are_a_task_or_a_refusal_and_never_another_error(self, record: bytes) -> None:
-        with pytest.raises(SchemaError):
-            decode_task(record)
-
-    @given(st.data())
-    @settings(max_examples=300)
-    def test_a_damaged_record_is_a_task_or_a_refusal_and_never_another_error(self, data: st.DataObject) -> None:
-        record = bytearray(encode_task(TASK))
-        for _ in range(data.draw(st.integers(1, 4))):
-            record[data.draw(st.integers(0, len(record) - 1))] = data.draw(st.integers(0, 255))
-        try:
-            task = decode_task(bytes(record))
-        except SchemaError:
-            return
-        assert decode_task(encode_task(task)) == task
-
+class TestRecords:
     def test_every_prefix_of_a_record_is_truncated(self) -> None:
         record = encode_task(TASK)
         for length in range(len(record)):
@@ -129,7 +50,7 @@ class TestEncoding:
             ({"arg": "\ud800"}, "E_VALUE"),
             ({"arg": 2**64}, "E_VALUE"),
             ({"arg": float("nan")}, "E_VALUE"),
-            ({"arg": nested(5000)}, "E_VALUE"),
+            ({"arg": nested(5000)}, "E_LIMIT"),
             ({"arg": nested(DEPTH_MAX)}, "E_LIMIT"),
             ({"arg": ormsgpack.Ext(1, b"x")}, "E_EXT"),
             ({"arg": b"x" * RECORD_BYTES_MAX}, "E_LIMIT"),
@@ -180,7 +101,7 @@ class TestResults:
             (float("inf"), "E_VALUE"),
             (2**63, "E_VALUE"),
             (nested(DEPTH_MAX + 1), "E_LIMIT"),
-            (nested(5000), "E_VALUE"),
+            (nested(5000), "E_LIMIT"),
             ("x" * (STRING_BYTES_MAX + 1), "E_LIMIT"),
             ([b"x" * STRING_BYTES_MAX] * (RESULT_BYTES_MAX // STRING_BYTES_MAX + 1), "E_LIMIT"),
             (ormsgpack.Ext(1, b"x"), "E_EXT"),
@@ -238,12 +159,6 @@ class TestTheFingerprint:
         assert arg_hash(msgspec.structs.replace(TASK, node="other")) != arg_hash(TASK)
         rerun = msgspec.structs.replace(TASK, run=2, attempt=3, base={"a": 1}, task_id="other", index=2)
         assert arg_hash(rerun) == arg_hash(TASK)
-
-    @given(_tasks())
-    @settings(suppress_health_check=[HealthCheck.too_slow])
-    def test_it_survives_the_wire_and_fits_a_bigint(self, task: Task) -> None:
-        assert arg_hash(decode_task(encode_task(task))) == arg_hash(task)
-        assert INT64_MIN <= arg_hash(task) <= INT64_MAX
 
 
 class TestSends:

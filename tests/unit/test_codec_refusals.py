@@ -46,7 +46,7 @@ class TestFraming:
     def test_a_duplicate_field_is_refused(self) -> None:
         given = ormsgpack.packb(fields())
         twice = bytes([given[0] + 1]) + given[1:] + ormsgpack.packb("index") + ormsgpack.packb(1)
-        with pytest.raises(SchemaError, match="duplicate key b'index'"):
+        with pytest.raises(SchemaError, match="duplicate key index"):
             decode_task(twice)
 
     @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ class TestFraming:
         ids=["same form", "str 8", "str 16", "str 32"],
     )
     def test_a_duplicate_key_deep_in_the_arg_is_refused_in_whatever_form_it_is_written(self, pair: bytes) -> None:
-        assert refusal(record_with_raw_arg(b"\x91\x82" + pair)) == ("E_FRAME", "$")
+        assert refusal(record_with_raw_arg(b"\x91\x82" + pair)) == ("E_FRAME", "$.arg")
 
     @pytest.mark.parametrize("key", [b"\x01", b"\xc0", b"\xc4\x01a", b"\x90", b"\x80", b"\xcb" + b"\0" * 8], ids=repr)
     def test_a_key_that_is_no_text_is_refused(self, key: bytes) -> None:
@@ -71,7 +71,7 @@ class TestFraming:
         assert refusal(record_with_raw_arg(b"\xa3\xed\xa0\x80")) == ("E_FRAME", "$")
 
     def test_the_byte_that_msgpack_never_uses_is_refused(self) -> None:
-        assert refusal(record_with_raw_arg(b"\xc1")) == ("E_FRAME", "$")
+        assert refusal(record_with_raw_arg(b"\xc1")) == ("E_FRAME", "$.arg")
 
     @pytest.mark.parametrize(
         "announced",
@@ -94,7 +94,7 @@ class TestFraming:
         ids=["fixext 1", "fixext 2", "timestamp 32", "timestamp 64", "fixext 16", "ext 8", "ext 16", "ext 32"],
     )  # fmt: skip
     def test_extension_types_are_refused(self, extension: bytes) -> None:
-        assert refusal(record_with_raw_arg(extension)) == ("E_EXT", "$")
+        assert refusal(record_with_raw_arg(extension)) == ("E_EXT", "$.arg")
 
 
 class TestOtherLanguages:

@@ -1,21 +1,14 @@
-"""Folds that need no code: what each makes of the results, and that the order of arrival cannot matter."""
+"""Folds that need no code: what each makes of the results. Their laws are in tests/property/test_fold_laws.py."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from fanfold_consumer.folds import BUILT_IN, built_in
 
-_ORDERLESS = ("count", "sum", "min", "max")
 _ALL = (*BUILT_IN, "first:2")
-
-_int64 = st.integers(-(2**63), 2**63 - 1)
-_lists = st.lists(st.lists(_int64 | st.text(max_size=3), max_size=5), max_size=8)
-_randoms = st.randoms(use_true_random=False)
 
 
 def _fold(name: str, values: list[Any]) -> Any:
@@ -52,35 +45,6 @@ def test_a_fold_of_results_is(name: str, values: list[Any], expected: Any) -> No
 )
 def test_without_a_single_success_a_fold_is_that_of_an_empty_list(name: str, expected: Any) -> None:
     assert _fold(name, []) == expected
-
-
-@pytest.mark.parametrize("name", _ORDERLESS)
-@settings(max_examples=25)
-@given(values=st.lists(_int64, max_size=12), random=_randoms)
-def test_a_fold_of_numbers_does_not_depend_on_any_order(name: str, values: list[int], random: Any) -> None:
-    shuffled = random.sample(values, len(values))
-    assert _fold(name, shuffled) == _fold(name, values)
-
-
-@settings(max_examples=25)
-@given(values=_lists, random=_randoms)
-def test_a_union_has_the_same_items_in_whatever_order_the_results_are(values: list[list[Any]], random: Any) -> None:
-    shuffled = _fold("union", random.sample(values, len(values)))
-    union = _fold("union", values)
-    assert len(shuffled) == len(union)
-    assert all(item in union for item in shuffled)
-
-
-@pytest.mark.parametrize("name", ["collect", "count", "union", "first:2"])
-@settings(max_examples=25)
-@given(values=_lists, random=_randoms)
-def test_arrival_order_cannot_matter_because_a_fold_sees_index_order(
-    name: str, values: list[list[Any]], random: Any
-) -> None:
-    arrived = list(enumerate(values))
-    random.shuffle(arrived)
-    by_index = [value for _, value in sorted(arrived, key=lambda result: result[0])]
-    assert _fold(name, by_index) == _fold(name, values)
 
 
 @pytest.mark.parametrize("name", _ALL)

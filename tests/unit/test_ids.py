@@ -20,7 +20,7 @@ from fanfold_schemas import (
 )
 
 
-@pytest.mark.parametrize("value", ["a", "A-z_0.9:b", "x" * 200, str(uuid.uuid4()), ".", "-", ":"])
+@pytest.mark.parametrize("value", ["a", "A-z_0.9:b", "x" * 200, str(uuid.UUID(int=7)), ".", "-", ":"])
 def test_an_identifier_is_returned_as_it_is(value: str) -> None:
     assert check_id(value, "$.id") == value
 

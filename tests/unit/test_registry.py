@@ -75,6 +75,7 @@ def takes_pages(arg: list[Page]) -> None: ...
 def takes_models(arg: list[Model]) -> None: ...
 def takes_models_by_name(arg: dict[str, Model]) -> None: ...
 def takes_a_model_or_nothing(arg: Model | None) -> None: ...
+def takes_bytes(value: bytes) -> None: ...
 def takes_text(arg: str) -> None: ...
 def takes_untyped(arg) -> None: ...  # type: ignore[no-untyped-def]
 def takes_any(arg: Any) -> None: ...
@@ -124,6 +125,7 @@ class TestArguments:
             (takes_a_model_or_nothing, None, None),
             (takes_a_model_or_nothing, _FIELDS, Model(url="a", depth=2)),
             (takes_text, "a", "a"),
+            (takes_bytes, b"a", b"a"),
             (takes_even, {"n": 2}, Even(2)),
         ],
     )
@@ -152,6 +154,7 @@ class TestArguments:
             (takes_models_by_name, {"x": {}}),
             (takes_a_model_or_nothing, 5),
             (takes_text, b"a"),
+            (takes_bytes, "YQ=="),
             (takes_even, {"n": 1}),
         ],
     )

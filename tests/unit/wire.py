@@ -37,8 +37,7 @@ def refusal(record: bytes | None) -> tuple[str, str]:
     return caught.value.code, caught.value.path
 
 
-def nested(levels: int) -> Any:
-    value: Any = 1
+def nested(levels: int, value: Any = 1) -> Any:
     for _ in range(levels):
         value = [value]
     return value

@@ -17,10 +17,12 @@ _COMMANDS = {
     "cancel": "fanfold_consumer.cli.cancel:cancel",
     "consume": "fanfold_consumer.cli.consume:consume",
     "dev": "fanfold_consumer.cli.dev:dev",
+    "doctor": "fanfold_consumer.cli.doctor:doctor",
     "migrate": "fanfold_consumer.cli.migrate:migrate",
     "publish": "fanfold_consumer.cli.publish:publish",
     "prune": "fanfold_consumer.cli.prune:prune",
     "replay": "fanfold_consumer.cli.replay:replay",
+    "schema": "fanfold_consumer.cli.schema:schema",
     "status": "fanfold_consumer.cli.status:status",
     "thread": "fanfold_consumer.cli.thread:thread",
 }

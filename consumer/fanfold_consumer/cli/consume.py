@@ -11,7 +11,13 @@ from typing import Any
 
 import click
 
-from fanfold_consumer.cli.options import Command, database_option, raw_kafka_options
+from fanfold_consumer.cli.options import (
+    Command,
+    claim_check_bytes_min_option,
+    claim_store_option,
+    database_option,
+    raw_kafka_options,
+)
 from fanfold_consumer.config import FleetConfig
 from fanfold_consumer.errors import ConfigError
 from fanfold_consumer.events import configure_logging
@@ -69,6 +75,8 @@ def _setting(name: str, kind: Any, text: str) -> Callable[[Command], Command]:
 @_setting("relay_interval_s", float, "Seconds between looks at the outbox for what others left.")
 @_setting("relay_lease_s", float, "Seconds a claimed outbox record is one member's to publish.")
 @_setting("assignor", str, "partition.assignment.strategy of the group.")
+@claim_store_option
+@claim_check_bytes_min_option
 @click.option("--group-instance-id", envvar="FANFOLD_GROUP_INSTANCE_ID", show_envvar=True, help="Static membership.")
 @click.option("--prepare/--no-prepare", default=True, help="Prepared statements; off behind PgBouncer before 1.21.")
 @click.option(

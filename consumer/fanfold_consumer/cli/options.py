@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from fanfold_producer.claim_store import CLAIM_CHECK_BYTES_MIN, ENV_CLAIM_STORE
 from fanfold_producer.kafka import KafkaConfig
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -19,6 +20,26 @@ def database_option(command: Command) -> Command:
         default="",
         show_envvar=True,
         help="Postgres, as a URL or key=value string; empty: the PG* variables.",
+    )(command)
+
+
+def claim_store_option(command: Command) -> Command:
+    return click.option(
+        "--claim-store",
+        envvar=ENV_CLAIM_STORE,
+        show_envvar=True,
+        metavar="URL",
+        help="Where large args and results lie: s3://bucket/prefix, gs://, az://, or file:///folder for development.",
+    )(command)
+
+
+def claim_check_bytes_min_option(command: Command) -> Command:
+    return click.option(
+        "--claim-check-bytes-min",
+        type=int,
+        default=CLAIM_CHECK_BYTES_MIN,
+        show_default=True,
+        help="With a claim store: a value of more encoded bytes goes there. The same for all that publish.",
     )(command)
 
 

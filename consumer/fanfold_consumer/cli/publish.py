@@ -14,12 +14,21 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from fanfold_consumer.cli.options import database_option, json_option, kafka_options
+from fanfold_consumer.cli.options import (
+    claim_check_bytes_min_option,
+    claim_store_option,
+    database_option,
+    json_option,
+    kafka_options,
+)
 from fanfold_consumer.cli.render import note, print_json
 from fanfold_consumer.errors import FanfoldError
+from fanfold_producer.claim_store import ClaimStore
 from fanfold_producer.errors import ProducerError
 from fanfold_producer.fan_out import build_fan_out
 from fanfold_producer.files import (
+    LARGE_LINE_BYTES_MAX,
+    LINE_BYTES_MAX,
     Format,
     Part,
     at_line,
@@ -53,6 +62,7 @@ class Wanted:
     quorum: int | None
     fan_out_id: str | None
     split: int | None
+    claim_store: ClaimStore | None
 
 
 def _base(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, int]:
@@ -108,6 +118,8 @@ def _base(_context: click.Context, _parameter: click.Parameter, values: tuple[st
 )
 @click.option("--wait", is_flag=True, help="Wait for the result and print it. Needs the database.")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(0), metavar="SECONDS", help="Wait no longer than this.")
+@claim_store_option
+@claim_check_bytes_min_option
 @database_option
 @kafka_options
 @json_option
@@ -126,6 +138,8 @@ def publish(
     atomic: bool,
     wait: bool,
     timeout_s: float | None,
+    claim_store: str | None,
+    claim_check_bytes_min: int,
     database_url: str,
     kafka: KafkaConfig,
     as_json: bool,
@@ -150,9 +164,15 @@ def publish(
         if value is not None:
             check_id(value, option)
     name = "standard input" if file == "-" else file
-    wanted = Wanted(name, chosen, topic, thread_id, node, fold, base, quorum, fan_out_id, split)
+    store = None if claim_store is None else ClaimStore.open(claim_store, bytes_min=claim_check_bytes_min)
+    wanted = Wanted(name, chosen, topic, thread_id, node, fold, base, quorum, fan_out_id, split, store)
     publisher = Publisher(
-        kafka, topic=topic, database_url=database_url if wait else None, atomic=atomic, source="fanfold-cli"
+        kafka,
+        topic=topic,
+        database_url=database_url if wait else None,
+        atomic=atomic,
+        source="fanfold-cli",
+        claim_store=store,
     )
     try:
         with open_input(file, sys.stdin.buffer) as source, publisher, _progress() as progress:
@@ -218,7 +238,9 @@ def _parts(wanted: Wanted, source: IO[bytes], progress: Progress | None = None, 
         if progress is not None and number % 1000 == 0:
             progress.update(bar, completed=number)
 
-    return read_parts(wanted.name, read_lines(source, wanted.fmt, wanted.node), split=wanted.split, seen=seen)
+    line_bytes_max = LINE_BYTES_MAX if wanted.claim_store is None else LARGE_LINE_BYTES_MAX
+    lines = read_lines(source, wanted.fmt, wanted.node, line_bytes_max)
+    return read_parts(wanted.name, lines, split=wanted.split, seen=seen)
 
 
 def _check(wanted: Wanted, part: Part, fan_out_id: str) -> None:
@@ -231,6 +253,7 @@ def _check(wanted: Wanted, part: Part, fan_out_id: str) -> None:
             fold=wanted.fold,
             base=wanted.base,
             quorum=wanted.quorum,
+            claim_check_bytes_min=None if wanted.claim_store is None else wanted.claim_store.bytes_min,
         )
     except SchemaError as error:
         raise at_line(wanted.name, part, error) from error

@@ -17,7 +17,9 @@ from fanfold_consumer.admin import (
     fan_out_fields,
     open_store,
     read_thread_detail,
+    result_check,
     result_fields,
+    value_bytes,
 )
 from fanfold_consumer.cli.options import database_option, json_option
 from fanfold_consumer.cli.render import make_console, make_table, print_json
@@ -121,15 +123,16 @@ def _fan_out_parts(entry: FanOutDetail) -> list[RenderableType]:
     parts: list[RenderableType] = [Text(), Text(f"fan-out {entry.state.fan_out_id}", style="bold")]
     parts.append(
         make_table(
-            ["INDEX", "TASK", "STATUS", "RUN", "BYTES", "COMMITTED"],
+            ["INDEX", "TASK", "STATUS", "RUN", "BYTES", "COMMITTED", "CLAIM CHECK"],
             [
                 [
                     "fold" if result.index == FOLD_INDEX else result.index,
                     result.task_id,
                     result.status,
                     result.run,
-                    None if result.payload is None else len(result.payload),
+                    value_bytes(result),
                     f"{result.committed_at:%Y-%m-%d %H:%M:%S}",
+                    None if (check := result_check(result)) is None else check.sha256,
                 ]
                 for result in entry.results
             ],

@@ -18,8 +18,8 @@ from fanfold_consumer.replay.errors import ReplayInterrupted
 from fanfold_consumer.replay.log_reader import LogReader
 from fanfold_consumer.replay.sift import Found, Selection, Sieve, Tally
 from fanfold_consumer.replay.targets import format_offsets
-from fanfold_schemas import arg_hash, encode_task, header_text, pack_headers, task_headers
-from fanfold_schemas.headers import CE_SOURCE
+from fanfold_schemas import arg_hash, pack_headers, with_run
+from fanfold_schemas.headers import RUN
 from fanfold_schemas.limits import RUN_MAX
 from fanfold_sql import OutboxRecord, Store, StoreUnavailable, reopen_fan_out
 
@@ -127,9 +127,13 @@ def _record(topic: str, found: Found) -> OutboxRecord:
 
 
 def _rerun_record(topic: str, found: Found, run: int | None) -> OutboxRecord:
-    task = msgspec.structs.replace(found.task, run=found.task.run if run is None else run, attempt=1)
-    source = header_text(found.record.headers, CE_SOURCE) or "fanfold"
-    return OutboxRecord(topic, found.record.key, encode_task(task), pack_headers(task_headers(task, source=source)))
+    """The record with another run and all else as it was: what a newer writer put there is not ours to drop."""
+    record = found.record
+    if run is None:
+        return _record(topic, found)
+    assert record.value is not None  # it was decoded
+    headers = [(name, value) for name, value in record.headers if name != RUN]
+    return OutboxRecord(topic, record.key, with_run(record.value, run), pack_headers([*headers, (RUN, b"%d" % run)]))
 
 
 async def _persist(action: Callable[..., Awaitable[T]], *arguments: Any) -> T:
