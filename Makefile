@@ -9,8 +9,10 @@ BIN  := .venv/bin
 PIP  := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 SQL  := $(wildcard sql/fanfold_sql/migrations/*.sql sql/fanfold_sql/procedures/*.sql)
 ARGS ?=
+# Each runs tests against servers of its own; more than two only where there are cores for them.
+WORKERS ?= 2
 
-.PHONY: help demo test lint dev lock dist clean
+.PHONY: help demo test prove lint dev lock dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,7 +21,10 @@ demo: .venv/demo.stamp ## index Python's standard library with a fleet, one kill
 	$(BIN)/python examples/stdlib_index/demo.py $(ARGS)
 
 test: .venv/dev.stamp ## run the tests (real Kafka if there is one)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+
+prove: .venv/dev.stamp ## break the wire and the commit in every way we know
+	$(BIN)/python -m tests.property.prove $(ARGS)
 
 lint: .venv/dev.stamp ## check style, types, SQL and the direction of imports
 	$(BIN)/ruff check
