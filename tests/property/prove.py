@@ -104,7 +104,11 @@ def summary(ran: Mapping[str, Ran]) -> str:
     def figure(part: str, key: str) -> int:
         return ran[part].figures.get(key, 0) if part in ran else 0
 
-    violations = sum(part.figures.get(key, 0) for part in ran.values() for key in _VIOLATIONS)
+    # A part that failed without a figure for it, broken off perhaps, is one violation too.
+    violations = sum(
+        max(sum(part.figures.get(key, 0) for key in _VIOLATIONS), int(part.status not in (0, UNAVAILABLE)))
+        for part in ran.values()
+    )
     return (
         f"prove: corpus={figure('corpus', 'records')} fuzz_execs={figure('fuzz_wire', 'execs')} "
         f"interleavings={figure('interleavings', 'schedules')} violations={violations} "
