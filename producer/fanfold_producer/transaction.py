@@ -33,6 +33,7 @@ records wait before that place; so it is short, and a transaction has to be done
 
 _ABORT_TIMEOUT_S = 10.0
 _POLL_EVERY_RECORDS = 500
+_CONSEQUENCES = ("_PURGE_QUEUE", "_PURGE_INFLIGHT")
 _log = logging.getLogger("fanfold.kafka")
 
 
@@ -128,6 +129,9 @@ class TransactionalSender:
             except (KafkaException, SystemError) as failure:
                 error = kafka_error(failure)
             clean = self._clean_up(attempt)
+            if error.name() in _CONSEQUENCES and attempt.first_error is not None:
+                # What was refused may be reported after what was only thrown away because of it.
+                error = attempt.first_error
             # A producer that the broker has shut out (idle for days, a broker that forgot it) is replaced, once.
             if attempt.committing or clean or last_attempt or not error.fatal():
                 raise self._publish_error(attempt, error)
@@ -184,7 +188,7 @@ class _Attempt:
         self.begun = False
         self.committing = False
         self._deadline = deadline
-        self._first_error: KafkaError | None = None
+        self.first_error: KafkaError | None = None
 
     def run(self, producer: Producer) -> None:
         """Write and commit; raises `KafkaException` with the first error."""
@@ -225,12 +229,12 @@ class _Attempt:
                     raise _too_late("the queue stayed full") from None
 
     def _delivered(self, error: KafkaError | None, _message: Message | None) -> None:
-        if error is not None and self._first_error is None:
-            self._first_error = error
+        if error is not None and (self.first_error is None or self.first_error.name() in _CONSEQUENCES):
+            self.first_error = error
 
     def _check(self) -> None:
-        if self._first_error is not None:
-            raise KafkaException(self._first_error)
+        if self.first_error is not None:
+            raise KafkaException(self.first_error)
 
 
 def _left(deadline: float) -> float:
