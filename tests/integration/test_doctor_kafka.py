@@ -39,7 +39,7 @@ def look(topic: Topic, *, members: int = 1, prune_after_days: int = 14, **proper
     """Properties are client settings with `__` for `.`."""
     given = {name.replace("__", "."): value for name, value in properties.items()}
     config = FleetConfig("g", (topic.name,), replace(topic.broker.config, properties=given))
-    facts = read_kafka(config, topic.name, 5.0, time.time)
+    facts = read_kafka(config, topic.name, 15.0, time.time)
     plan = Plan(members, config, prune_after=timedelta(days=prune_after_days))
     return {finding.check: finding for finding in examine(KAFKA_CHECKS, facts, plan)}
 

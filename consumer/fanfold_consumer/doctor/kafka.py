@@ -199,6 +199,11 @@ def _read_settings(asked: _Asked, kind: ResourceType, name: str) -> Mapping[str,
 def _read_newest(asked: _Asked, topic: str, partitions: int, clock: Callable[[], float]) -> float | str:
     """A record needs no reading for it: brokers index timestamps."""
     wanted = {TopicPartition(topic, partition): _Spec.max_timestamp() for partition in range(partitions)}
+    try:
+        # Without it the client may not know the topic's leaders yet, and looks again only after three seconds.
+        asked.admin.list_topics(topic, timeout=asked.timeout_s)
+    except KafkaException as error:
+        return str(error.args[0].str())
     futures = asked.admin.list_offsets(wanted, request_timeout=asked.timeout_s)
     try:
         newest_ms = max(asked.resolve(f"list offsets of {topic}", future).timestamp for future in futures.values())
