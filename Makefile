@@ -9,10 +9,12 @@ BIN  := .venv/bin
 PIP  := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 SQL  := $(wildcard sql/fanfold_sql/migrations/*.sql sql/fanfold_sql/procedures/*.sql)
 ARGS ?=
+SEED ?= 1
+SECONDS ?= 60
 # Each runs tests against servers of its own; more than two only where there are cores for them.
 WORKERS ?= 2
 
-.PHONY: help demo test prove lint dev lock dist clean
+.PHONY: help demo test prove chaos lint dev lock dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +27,9 @@ test: .venv/dev.stamp ## run the tests (real Kafka if there is one)
 
 prove: .venv/dev.stamp ## break the wire and the commit in every way we know
 	$(BIN)/python -m tests.property.prove $(ARGS)
+
+chaos: .venv/dev.stamp ## try to break every guarantee on this machine: SEED=n SECONDS=s
+	$(BIN)/python -m tests.fault.chaos --seed $(SEED) --seconds $(SECONDS) $(ARGS)
 
 lint: .venv/dev.stamp ## check style, types, SQL and the direction of imports
 	$(BIN)/ruff check

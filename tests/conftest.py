@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -9,9 +10,16 @@ import pytest
 from tests.support.choose import chosen_broker, chosen_postgres
 from tests.support.database import Database, Server
 from tests.support.kafka import Broker, Topic, create_topic, delete_topic, unique_name
+from tests.support.pgbouncer import PgBouncer, needs_pgbouncer, pgbouncer_for
 from tests.support.servers import running_broker, running_postgres
 
 _DEFAULT_PARTITIONS = 4
+
+ENV_PGBOUNCER = "FANFOLD_TEST_PGBOUNCER"
+"""Set: every test's worker goes through PgBouncer. Else those of these files do so, once more."""
+_ALSO_POOLED = frozenset(
+    f"tests.integration.test_{name}" for name in ("enqueue", "fleet_cancel", "replay_commands", "status_commands")
+)
 
 
 def pytest_report_header() -> list[str]:
@@ -28,6 +36,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             raise pytest.UsageError(f"{item.nodeid}: needs_real_kafka takes one argument, the reason why")
         if chosen_broker().kind == "embedded":
             item.add_marker(pytest.mark.skip(reason=f"needs a real Kafka: {marker.args[0]}"))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "database" in metafunc.fixturenames and metafunc.module.__name__ in _ALSO_POOLED:
+        ways = [pytest.param(False, id="direct"), pytest.param(True, id="pooled", marks=needs_pgbouncer)]
+        metafunc.parametrize("database", ways, indirect=True)
 
 
 @pytest.fixture(scope="session")
@@ -68,16 +82,29 @@ def empty_database(postgres_server: Server) -> Iterator[str]:
         yield postgres_server.dsn_for(name)
 
 
+@pytest.fixture(scope="session")
+def pgbouncer(postgres_server: Server, worker_login: tuple[str, str]) -> Iterator[PgBouncer]:
+    """Two servers for all clients of a database: what one leaves behind on a connection, another one finds."""
+    user, password = worker_login
+    dsn = postgres_server.dsn_for("postgres", user=user, password=password)
+    with pgbouncer_for(dsn, default_pool_size=2) as bouncer:
+        yield bouncer
+
+
 @pytest.fixture
-def database(postgres_server: Server, migrated_template: str, worker_login: tuple[str, str]) -> Iterator[Database]:
+def database(
+    request: pytest.FixtureRequest,
+    postgres_server: Server,
+    migrated_template: str,
+    worker_login: tuple[str, str],
+) -> Iterator[Database]:
     """A new, migrated database of this test's own."""
     user, password = worker_login
     with postgres_server.temporary_database(migrated_template) as name:
-        yield Database(
-            name=name,
-            dsn=postgres_server.dsn_for(name),
-            worker_dsn=postgres_server.dsn_for(name, user=user, password=password),
-        )
+        worker_dsn = postgres_server.dsn_for(name, user=user, password=password)
+        if getattr(request, "param", os.environ.get(ENV_PGBOUNCER)):
+            worker_dsn = request.getfixturevalue("pgbouncer").through(worker_dsn)
+        yield Database(name=name, dsn=postgres_server.dsn_for(name), worker_dsn=worker_dsn)
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ from fanfold_consumer.context import Sends, TaskContext
 from fanfold_consumer.errors import ConfigError, FanfoldError
 from fanfold_consumer.fleet import Fleet, FleetFailed
 from fanfold_consumer.registry import Registry, fold, task
+from fanfold_consumer.retry import RetryAfter
+from fanfold_consumer.worker_processes import ProcessDied
 from fanfold_schemas import Send
 
 __all__ = [
@@ -15,7 +17,9 @@ __all__ = [
     "Fleet",
     "FleetConfig",
     "FleetFailed",
+    "ProcessDied",
     "Registry",
+    "RetryAfter",
     "Send",
     "Sends",
     "TaskContext",

@@ -15,6 +15,7 @@ from fanfold_producer.errors import ProducerError, TopicMissing
 from fanfold_producer.kafka import KafkaConfig, cluster_and_topics
 from fanfold_schemas import ClaimCheck, payload_check
 from fanfold_sql import (
+    DeadLetterFilter,
     FanOutState,
     PartitionState,
     Store,
@@ -175,7 +176,7 @@ async def read_thread_detail(
         FanOutDetail(
             state,
             await store.read_results(state.fan_out_id, after=-2, limit=results_max),
-            await store.list_dead_letters(fan_out_id=state.fan_out_id, limit=results_max),
+            await store.list_dead_letters(DeadLetterFilter(fan_out_id=state.fan_out_id), limit=results_max),
         )
         for state in fan_outs[:details_max]
     ]
@@ -196,7 +197,10 @@ def fan_out_fields(state: FanOutState, now: datetime) -> dict[str, Any]:
         "base": state.base,
         "fold": state.fold,
         "quorum": state.quorum,
+        "max_failures": state.max_failures,
         "deadline_ms": state.deadline_ms,
+        "on_deadline": state.on_deadline,
+        "ended_by": state.ended_by,
         "overdue": is_overdue(state, now),
         "topic": state.topic,
         "created_at": state.created_at.isoformat(),
@@ -211,7 +215,7 @@ def done_count(state: FanOutState) -> int:
 
 def is_overdue(state: FanOutState, now: datetime) -> bool:
     due_ms = state.deadline_ms
-    return due_ms is not None and state.completed_at is None and now.timestamp() * 1000 > due_ms
+    return due_ms is not None and not state.ended and now.timestamp() * 1000 > due_ms
 
 
 def partition_fields(row: PartitionRow) -> dict[str, Any]:
@@ -229,6 +233,8 @@ def partition_fields(row: PartitionRow) -> dict[str, Any]:
         "islands": [list(island) for island in state.islands],
         "finished_above": _finished_above(state),
         "idle_seconds": state.idle_seconds,
+        "stopped": state.stopped,
+        "stopped_because": state.stopped_because,
         "cluster_id": state.cluster_id,
         "topic_id": state.topic_id,
     }
@@ -262,16 +268,22 @@ def result_fields(result: StoredResult) -> dict[str, Any]:
 
 
 def dead_letter_fields(letter: StoredDeadLetter) -> dict[str, Any]:
+    """A dead letter for `--json`. Keys are added, never renamed."""
     return {
         "dead_letter_id": letter.dead_letter_id,
         "group": letter.group_id,
         "topic": letter.topic,
         "partition": letter.partition,
         "offset": letter.offset,
+        "thread_id": letter.thread_id,
+        "fan_out_id": letter.fan_out_id,
         "task_id": letter.task_id,
         "code": letter.code,
         "error": letter.error,
+        "value_bytes": letter.value_bytes,
         "created_at": letter.created_at.isoformat(),
+        "resolution": letter.resolution,
+        "resolved_at": _iso(letter.resolved_at),
     }
 
 

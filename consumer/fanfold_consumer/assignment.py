@@ -18,7 +18,7 @@ class Phase(Enum):
     for new, they would move progress past everything between."""
     RUNNING = "running"
     STOPPED = "stopped"
-    """Claimed, but the log does not have what comes next; an operator decides. The others go on."""
+    """Claimed, but what comes next is not in the log, or cannot be read; an operator decides. The others go on."""
     LEAVING = "leaving"
     """Being handed over: what runs may finish and be committed, nothing more is begun."""
     LOST = "lost"
@@ -41,7 +41,6 @@ class Partition:
     """Records accepted and neither committed nor dropped."""
     committed_offset: int | None = None
     mirrored_offset: int | None = None
-    stopped_because: str = ""
 
     @property
     def key(self) -> TopicPartition:

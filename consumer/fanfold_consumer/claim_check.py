@@ -5,13 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from fanfold_consumer.patience import Patience
 from fanfold_producer.claim_store import PUTS_AT_ONCE, ClaimStore, fill_in, needed
-from fanfold_schemas import ClaimCheck, SchemaError, Task, decode_value, encode_check, encode_payload, pack_value
+from fanfold_schemas import ClaimCheck, SchemaError, Task, decode_value, encode_check, pack_value
 from fanfold_schemas.codec import check_payload
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A handler's value that comes as msgpack: from another process, which need not be decoded here."""
+
+    data: bytes
 
 
 class ClaimChecks:
@@ -58,9 +66,9 @@ class ClaimChecks:
         Raises:
             SchemaError: it cannot be stored in either way.
         """
+        data = value.data if isinstance(value, Encoded) else pack_value(value)
         if self._store is None:
-            return await _without_store(value)
-        data = pack_value(value)
+            return await _without_store(data)
         if len(data) <= self._store.bytes_min:
             try:
                 check_payload(data)
@@ -100,18 +108,19 @@ class ClaimChecks:
             self._freed.set()
 
 
-async def _without_store(value: Any) -> bytes:
+async def _without_store(data: bytes) -> bytes:
     try:
-        return encode_payload(value)
+        check_payload(data)
+        return data
     except SchemaError as error:
-        if error.code != "E_LIMIT" or not await asyncio.to_thread(_fits_store, value):
+        if error.code != "E_LIMIT" or not await asyncio.to_thread(_fits_store, data):
             raise
         raise SchemaError(error.code, error.path, f"{error.detail}; a claim store takes it (--claim-store)") from None
 
 
-def _fits_store(value: Any) -> bool:
+def _fits_store(data: bytes) -> bool:
     try:
-        decode_value(pack_value(value))
+        decode_value(data)
     except SchemaError:
         return False
     return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from uuid import UUID
 
@@ -16,15 +16,27 @@ from fanfold_consumer.metrics import Metrics
 from fanfold_consumer.offsets import Tracker
 from fanfold_consumer.patience import Patience
 from fanfold_consumer.poller import Poller
+from fanfold_consumer.replay.log_offsets import read_log_ranges
+from fanfold_consumer.replay.plan import LogRange
+from fanfold_consumer.replay.reset import GroupTopic
+from fanfold_consumer.replay.unreadable import UNREADABLE
 from fanfold_producer.errors import ProducerError
 from fanfold_producer.kafka import cluster_and_topics
-from fanfold_sql import Claim, Store, StoreError
+from fanfold_sql import Claim, Stopped, Store, StoreError
 
 RETRY_S = 0.5
 RECLAIM_AFTER_S = 10.0
 """A partition that somebody else holds in Postgres while Kafka still says it is ours: so long Kafka may be behind.
 After it, the other must be a member that died between its claim and its first commit."""
 TOPIC_CHECK_S = 5.0
+# Errors after which nobody can read on by himself: the log does not have the offset (retention, or it was cut off), or
+# has a batch there that comes again as often as it is asked for.
+_STOPS: Mapping[int, Stopped] = {
+    KafkaError._AUTO_OFFSET_RESET: "gone",
+    KafkaError._LOG_TRUNCATION: "gone",
+    **dict.fromkeys(UNREADABLE, "unreadable"),
+}
+_REFUSALS = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED})
 
 
 class Claims:
@@ -61,6 +73,9 @@ class Claims:
         self._fenced: dict[TopicPartition, tuple[Partition, float]] = {}
         self._fenced_now = asyncio.Event()
         self._claiming: dict[TopicPartition, asyncio.Task[None]] = {}
+        self._noting: set[asyncio.Task[None]] = set()
+        # Of the topics that our Kafka client knows.
+        self._topic_ids: dict[str, str] = {}
 
     def on_assigned(self, keys: list[TopicPartition]) -> None:
         self._assigned.update(keys)
@@ -93,21 +108,17 @@ class Claims:
 
     def on_partition_error(self, key: TopicPartition, error: KafkaError) -> None:
         partition = self._assignment.get(key)
-        if error.code() != KafkaError._AUTO_OFFSET_RESET:
+        stopped = _STOPS.get(error.code())
+        if error.code() in _REFUSALS:
+            log.error("partition.refused", topic=key[0], partition=key[1], error=error.name())
+        elif stopped is None:
             log.warning("broker.unavailable", topic=key[0], partition=key[1], error=error.name())
         elif partition is not None and partition.phase is Phase.RUNNING:
             partition.phase = Phase.STOPPED
-            partition.stopped_because = error.str()
             self._poller.hold_partition(key)
-            log.error(
-                "partition.stopped",
-                topic=key[0],
-                partition=key[1],
-                next_offset=partition.tracker.next_offset,
-                why="the log does not have this offset (retention or truncation); records may have been lost",
-                todo=f"fanfold replay --group {self._config.group_id} --topic {key[0]} --partitions {key[1]} "
-                "--to-earliest --fence --execute",
-            )
+            noted = asyncio.get_running_loop().create_task(self._note_stop(partition, stopped, error.str()))
+            self._noting.add(noted)
+            noted.add_done_callback(self._on_noted)
 
     async def renew(self) -> None:
         """Say that we live, hear what was taken from us, and look whether topics are still the same; for ever."""
@@ -150,6 +161,34 @@ class Claims:
                 next_offset=partition.tracker.next_offset,
             )
 
+    def _stop(self, partition: Partition, stopped: Stopped, because: str) -> None:
+        """Read no further; what is in flight is finished and committed."""
+        partition.phase = Phase.STOPPED
+        log.error(
+            "partition.stopped",
+            topic=partition.topic,
+            partition=partition.number,
+            next_offset=partition.tracker.next_offset,
+            stopped=stopped,
+            why=because,
+            todo=f"fanfold resolve --group {self._config.group_id} --topic {partition.topic}",
+        )
+
+    async def _note_stop(self, partition: Partition, stopped: Stopped, because: str) -> None:
+        await self._check_topics()
+        if partition.lost:  # its topic was made anew: nothing is gone that anybody would have to decide about
+            return
+        self._stop(partition, stopped, because)
+        progress_id, epoch = partition.progress_id, partition.epoch
+        await self._patience.call(
+            "stop_partition",
+            lambda: self._store.stop_partition(self._owner_id, progress_id, epoch, stopped, because),
+        )
+
+    def _on_noted(self, task: asyncio.Task[None]) -> None:
+        self._noting.discard(task)
+        self._on_claimed(task)
+
     def _lose(self, partition: Partition) -> None:
         if self._assignment.get(partition.key) is partition:
             self._assignment.drop(partition.key)
@@ -175,45 +214,67 @@ class Claims:
             self._failed(error)
 
     async def _claim_topic(self, topic: str, keys: list[TopicPartition]) -> None:
+        numbers = [number for _, number in keys]
         try:
-            cluster_id, topic_id = await self._identify(topic)
-            await asyncio.gather(*(self._claim_one(key, cluster_id, topic_id) for key in keys))
+            at, count = await self._identify(topic)
+            if self._topic_ids.setdefault(topic, at.topic_id) != at.topic_id:
+                # Made anew. librdkafka holds the leader epochs of the new topic, which begin at 0, against those of the
+                # old one, and may go on asking who does not lead it (librdkafka#4898). Its successor is assigned anew.
+                self._topic_ids[topic] = at.topic_id
+                self._poller.renew_client()
+                return
+            claims = await self._claim_each(at, numbers)
+            if self._config.start == "latest" and _without_progress(numbers, claims):
+                await self._begin_at_end(at, count)
+                claims = await self._claim_each(at, numbers)
+            fresh = _without_progress(numbers, claims)
+            logs = await self._read_logs(at, fresh) if fresh else {}
+            for number, claim in zip(numbers, claims, strict=True):
+                offset = logs[number].low if claim.next_offset is None else claim.next_offset
+                await self._take(at, number, claim, offset)
         finally:
             for key in keys:
                 self._claiming.pop(key, None)
 
-    async def _identify(self, topic: str) -> tuple[str, str]:
-        """The cluster's and the topic's id: offsets mean nothing without them."""
+    async def _identify(self, topic: str) -> tuple[GroupTopic, int]:
+        """The cluster's and the topic's id, without which offsets mean nothing, and how many partitions there are."""
         while True:
             try:
                 cluster_id, found = await asyncio.to_thread(cluster_and_topics, self._config.quiet_kafka, [topic])
-                return cluster_id, found[topic][0]
+                topic_id, count = found[topic]
+                return GroupTopic(self._config.group_id, cluster_id, topic, topic_id), count
             except ProducerError as error:
                 log.warning("partition.claim_delayed", topic=topic, error=str(error))
                 await asyncio.sleep(RETRY_S)
 
-    async def _claim_one(self, key: TopicPartition, cluster_id: str, topic_id: str) -> None:
-        topic, number = key
-        group = self._config.group_id
+    async def _claim_each(self, at: GroupTopic, numbers: list[int]) -> list[Claim]:
+        def claim(number: int) -> Callable[[], Awaitable[Claim]]:
+            return lambda: self._store.claim_partition(
+                at.group_id, at.cluster_id, at.topic, at.topic_id, number, self._owner_id
+            )
 
-        async def claim() -> Claim:
-            return await self._store.claim_partition(group, cluster_id, topic, topic_id, number, self._owner_id)
+        return await asyncio.gather(*(self._patience.call("claim_partition", claim(number)) for number in numbers))
 
-        claimed = await self._patience.call("claim_partition", claim)
-        offset = claimed.next_offset
-        if offset is None:
-            offset = await self._first_offset(key)
-            if self._config.start == "latest":
-                # Kept at once: a restart before the first commit must not skip what came meanwhile.
-                first = offset
-                await self._patience.call(
-                    "reset_partition",
-                    lambda: self._store.reset_partition(
-                        group, cluster_id, topic, topic_id, number, epoch=claimed.epoch, next_offset=first
-                    ),
-                )
-                claimed = await self._patience.call("claim_partition", claim)
-                offset = claimed.next_offset if claimed.next_offset is not None else first
+    async def _begin_at_end(self, at: GroupTopic, count: int) -> None:
+        """`--start latest`, kept at once and for all partitions together: a restart before the first commit must not
+        skip what came meanwhile, nor a partition that is added later what came before anybody noticed it."""
+        logs = await self._read_logs(at, range(count))
+        ends = [logs[number].high for number in range(count)]
+        await self._patience.call(
+            "begin_group",
+            lambda: self._store.begin_group(at.group_id, at.cluster_id, at.topic, at.topic_id, ends),
+        )
+
+    async def _read_logs(self, at: GroupTopic, numbers: Sequence[int]) -> dict[int, LogRange]:
+        while True:
+            try:
+                return await asyncio.to_thread(read_log_ranges, self._config.quiet_kafka, at.topic, numbers)
+            except ProducerError as error:
+                log.warning("partition.claim_delayed", topic=at.topic, error=str(error))
+                await asyncio.sleep(RETRY_S)
+
+    async def _take(self, at: GroupTopic, number: int, claimed: Claim, offset: int) -> None:
+        topic, key = at.topic, (at.topic, number)
         partition = Partition(
             topic,
             number,
@@ -221,7 +282,7 @@ class Claims:
             claimed.progress_id,
             claimed.epoch,
             claimed.commit_seq,
-            topic_id,
+            at.topic_id,
             Tracker(claimed.next_offset, claimed.islands),
             committed_offset=claimed.next_offset,
         )
@@ -229,11 +290,16 @@ class Claims:
             await self.release([partition])
             return
         if claimed.previous_topic_id is not None and claimed.next_offset is None:
-            log.warning("topic.recreated", topic=topic, partition=number, was=claimed.previous_topic_id, now=topic_id)
+            was = claimed.previous_topic_id
+            log.warning("topic.recreated", topic=topic, partition=number, was=was, now=at.topic_id)
         self._assignment.put(partition)
-        self._poller.start_partition(
-            key, offset, lambda: self._started(partition), lambda error: self._not_started(partition, error)
-        )
+        if claimed.stopped_because is None:
+            self._poller.start_partition(
+                key, offset, lambda: self._started(partition), lambda error: self._not_started(partition, error)
+            )
+        else:
+            self._poller.hold_partition(key)
+            self._stop(partition, "gone", claimed.stopped_because)
         log.info(
             "partition.claimed",
             topic=topic,
@@ -257,16 +323,6 @@ class Claims:
         if self._assignment.get(partition.key) is partition:
             self._lose(partition)
             asyncio.get_running_loop().call_later(RETRY_S, self._claim, [partition.key])
-
-    async def _first_offset(self, key: TopicPartition) -> int:
-        while True:
-            try:
-                if self._config.start == "latest":
-                    return await self._poller.high_watermark(key)
-                return await self._poller.low_watermark(key)
-            except (KafkaException, TimeoutError) as error:
-                log.warning("partition.claim_delayed", topic=key[0], partition=key[1], error=str(error))
-                await asyncio.sleep(RETRY_S)
 
     async def _renew_once(self, now: float) -> None:
         asked = [*(partition for partition, _ in self._fenced.values()), *self._assignment.held()]
@@ -299,3 +355,7 @@ class Claims:
         for partition in changed:
             self._lose(partition)
         self._claim([partition.key for partition in changed])
+
+
+def _without_progress(numbers: Sequence[int], claims: Sequence[Claim]) -> list[int]:
+    return [number for number, claim in zip(numbers, claims, strict=True) if claim.next_offset is None]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from typing import Protocol
 from uuid import UUID
 
@@ -23,7 +24,6 @@ from fanfold_sql import (
     Conflict,
     Fenced,
     FoldOf,
-    OutboxRecord,
     Rewound,
     Store,
     StoreRejected,
@@ -153,7 +153,7 @@ class Committer:
                 batch.dead_letters.append(completion.dead_letter)
                 position = None  # a dead letter's copy goes out whatever becomes of its result
             for record in completion.outbox:
-                batch.outbox.append(OutboxRecord(record.topic, record.key, record.value, record.headers, position))
+                batch.outbox.append(replace(record, result=position))
         for partition in partitions.values():
             progress = partition.progress()
             assert progress is not None  # something of it was delivered, or there were no completion
@@ -179,7 +179,7 @@ class Committer:
         publications = [
             Publication(outbox_id, row_record(record))
             for record, outbox_id in zip(batch.outbox, reply.outbox_ids, strict=True)
-            if outbox_id is not None
+            if outbox_id is not None and not record.delay_ms
         ]
         if reply.completed:
             results = {result.task.fan_out.id: result for result in batch.results}
@@ -188,16 +188,7 @@ class Committer:
                 result = results[done.fan_out_id]
                 fan_out = result.task.fan_out
                 if done.outbox_id is not None and fan_out.fold is not None and result.topic is not None:
-                    fold = FoldOf(
-                        fan_out.id,
-                        done.run,
-                        result.task.thread_id,
-                        fan_out.size,
-                        result.task.base,
-                        fan_out.fold,
-                        fan_out.quorum,
-                        fan_out.deadline_ms,
-                    )
+                    fold = FoldOf(fan_out, done.run, result.task.thread_id, result.task.base)
                     publications.append(Publication(done.outbox_id, fold_record(result.topic, fold)))
         if publications:
             self._publish(publications)
@@ -233,12 +224,26 @@ class Committer:
         if not rejected or any(id(c) in rejected and c.result is None for c in live):
             # Not one result's fault (or a dead letter itself): going on would lose records, so the member stops.
             raise error
-        return [
-            self._parked(c, "E_COMMIT", f"Postgres refused the result: {error}") if id(c) in rejected else c
-            for c in live
-        ]
+        return [await self._refused(c, error) if id(c) in rejected else c for c in live]
 
-    def _parked(self, completion: Completion, code: str, text: str) -> Completion:
+    async def _refused(self, completion: Completion, error: StoreRejected) -> Completion:
+        """A completion that parks a result which Postgres cannot take. Its fan-out counts it as failed, unless Postgres
+        refuses that as well: then it is the fan-out itself that it cannot take."""
+        text = f"Postgres refused the result: {error}"
+        counted = self._parked(completion, "E_COMMIT", text, counts=True)
+        _, batch = self._batch([counted])
+        try:
+            await self._patience.call("try_commit", self._try(batch))
+        except (Fenced, Rewound, Conflict):
+            pass  # the next try of the whole batch meets it, and knows what to do
+        except StoreRejected:
+            return self._parked(completion, "E_COMMIT", text)
+        return counted
+
+    def _parked(self, completion: Completion, code: str, text: str, *, counts: bool = False) -> Completion:
         result = completion.result
-        task = result.task if result is not None else None
-        return self._parking.park(completion.delivery, code, text, task=task, counts=False)
+        if result is None:
+            return self._parking.park(completion.delivery, code, text)
+        return self._parking.park(
+            completion.delivery, code, text, task=result.task, arg_hash=result.arg_hash, counts=counts
+        )

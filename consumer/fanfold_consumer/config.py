@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -35,6 +36,9 @@ class FleetConfig:
         group_instance_id: static membership: a restart within the session timeout keeps its partitions. None: dynamic.
         concurrency: tasks whose handlers run at once.
         sync_workers: OS threads for `def` handlers; at most `concurrency`.
+        process_workers: processes for handlers with `isolation="process"`, started when they are needed. A call that
+            waits for one holds a place of `concurrency`.
+        retry_in_place_s: a longer wait for a task's next attempt is spent in the outbox and holds none of those places.
         in_flight_max: records polled and not yet committed; beyond it polling pauses. Bounds every other number here.
         in_flight_bytes_max: the same in bytes of their values; and of what is fetched from the claim store for them.
         batch_results_max: results in one commit. A commit never waits for so many: whatever is finished goes.
@@ -43,11 +47,12 @@ class FleetConfig:
         drain_s: on SIGTERM, how long running handlers may go on.
         revoke_grace_s: when a partition moves, how long its running handlers may go on before it is handed over.
         pool_size: Postgres connections.
-        prepare: prepared statements; False behind PgBouncer before 1.21 in transaction mode.
+        prepare: prepared statements, where the connection is direct.
         renew_interval_s: how often the member says in Postgres that it lives, and learns that it was fenced.
         mirror_interval_s: how often offsets are copied to Kafka, for lag tools and autoscalers.
         relay_interval_s: how often the outbox is looked at for records that others left.
-        relay_lease_s: how long a record is another's to publish before somebody else does.
+        relay_lease_s: how long a record is another's to publish before somebody else does; after a crash between a commit
+            and its publishing, a fold is so late.
         claim_store: URL of the store that large args come from and large results go to; None: there is none.
         claim_check_bytes_min: a result of more encoded bytes goes there, and so does an arg of a Send.
         health_port: for /live, /ready and /metrics; None: no endpoint; 0: any free port.
@@ -63,6 +68,8 @@ class FleetConfig:
     group_instance_id: str | None = None
     concurrency: int = 256
     sync_workers: int = 32
+    process_workers: int = os.cpu_count() or 1
+    retry_in_place_s: float = 5.0
     in_flight_max: int = 4000
     in_flight_bytes_max: int = 64 * 1024 * 1024
     batch_results_max: int = 1000
@@ -75,7 +82,7 @@ class FleetConfig:
     renew_interval_s: float = 1.0
     mirror_interval_s: float = 0.5
     relay_interval_s: float = 0.2
-    relay_lease_s: float = 30.0
+    relay_lease_s: float = 10.0
     claim_store: str | None = None
     claim_check_bytes_min: int = CLAIM_CHECK_BYTES_MIN
     health_port: int | None = None
@@ -134,6 +141,9 @@ class FleetConfig:
             "fetch.wait.max.ms": 50,
             "fetch.queue.backoff.ms": 10,
             "queued.max.messages.kbytes": 65536,
+            # How long a partition that was added waits until the group notices. librdkafka's default is five minutes;
+            # the price is one small request of each member every so often.
+            "topic.metadata.refresh.interval.ms": 10_000,
         }
         if not _is_new_protocol(given):
             settings[ASSIGNOR] = self.assignor
@@ -145,6 +155,8 @@ class FleetConfig:
             "auto.offset.reset": "error",
             "enable.partition.eof": True,
             "isolation.level": "read_committed",
+            # Without it, records that were damaged on the broker's disk are passed over in silence.
+            "check.crcs": True,
         }
         if self.group_instance_id:
             settings["group.instance.id"] = self.group_instance_id
@@ -203,6 +215,8 @@ def _is_new_protocol(settings: Mapping[str, object]) -> bool:
 _BOUNDS = (
     ("concurrency", 1, 100_000),
     ("sync_workers", 1, 1_000),
+    ("process_workers", 1, 1_000),
+    ("retry_in_place_s", 0, 600),
     ("in_flight_max", 1, 1_000_000),
     ("in_flight_bytes_max", RECORD_BYTES_MAX, 2**40),
     ("batch_results_max", 1, 10_000),

@@ -15,9 +15,11 @@ class TaskContext:
 
     Attributes:
         task_id: the same on every delivery: pass it on as the idempotency key of whatever you do outside.
-        attempt: how often this run was tried, from 1.
+        attempt: how often this run was tried, from 1, waits in the outbox and other members' attempts included.
         run: replay generation, from 1.
         failed: for a fold, the indexes of the tasks that failed for good; empty otherwise.
+        missing: for a fold, the indexes that have neither a result nor failed: its fan-out ended without them, by
+            its quorum or its deadline.
     """
 
     task_id: str
@@ -29,6 +31,7 @@ class TaskContext:
     attempt: int
     base: VectorClock
     failed: tuple[int, ...] = ()
+    missing: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +43,12 @@ class Sends:
         fold: what the new fan-out is folded with.
         value: the handler's own result.
         base: the clock the new tasks are derived from; None: that of this task.
+        quorum, max_failures: as in `Publisher.fan_out`.
     """
 
     sends: Sequence[Any]
     fold: str | None = None
     value: Any = None
     base: VectorClock | None = None
+    quorum: int | None = None
+    max_failures: int | None = None

@@ -5,13 +5,14 @@ Headers on the topic are those of Kafka Connect's dead letter queue (KIP-298), w
 
 from __future__ import annotations
 
-from fanfold_consumer.work import Completion, Delivery, header_list
+from fanfold_consumer.work import Completion, Delivery, readable_headers
 from fanfold_producer.fan_out import WRITTEN_BYTES_MAX
 from fanfold_schemas import Task, dead_letter_topic, pack_headers
 from fanfold_sql import DeadLetter, Finished, OutboxRecord
 
 ERROR_CHARS_MAX = 2000
 CONNECT = "__connect.errors."
+HEADERS_LOST = "its headers are not kept, because the name of one is no UTF-8"
 
 
 class Parking:
@@ -43,15 +44,17 @@ class Parking:
             counts: whether its fan-out counts it as failed. A conflicting record does not: the task it poses as has,
                 or will have, a result of its own.
         """
-        error = _storable(error)[:ERROR_CHARS_MAX]
         message, partition = delivery.message, delivery.partition
-        headers = header_list(message)
+        headers = readable_headers(message)
+        if headers is None:
+            error = f"{HEADERS_LOST}. {error}"
+        error = _storable(error)[:ERROR_CHARS_MAX]
         letter = DeadLetter(
             partition.progress_id,
             delivery.offset,
             message.key(),
             message.value(),
-            pack_headers(headers),
+            None if headers is None else pack_headers(headers),
             code,
             error,
             task,
@@ -61,7 +64,8 @@ class Parking:
             result = Finished(task, None, arg_hash, partition.topic)
         outbox: tuple[OutboxRecord, ...] = ()
         if partition.topic in self._topics:
-            headers += [
+            headers = [
+                *(headers or ()),
                 (f"{CONNECT}topic", partition.topic.encode()),
                 (f"{CONNECT}partition", b"%d" % partition.number),
                 (f"{CONNECT}offset", b"%d" % delivery.offset),

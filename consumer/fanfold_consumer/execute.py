@@ -1,67 +1,76 @@
-"""Running handlers: a fixed number at once, retried in place, and every way to end becomes a completion."""
+"""Running handlers: a fixed number at once, retried here or later, and every way to end becomes a completion."""
 
 from __future__ import annotations
 
 import asyncio
-import random
-from collections import deque
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from fanfold_consumer.child_fan_out import sends_records
 from fanfold_consumer.claim_check import ClaimChecks
-from fanfold_consumer.context import Sends, TaskContext
+from fanfold_consumer.context import Sends
 from fanfold_consumer.dead_letters import Parking
 from fanfold_consumer.events import log
 from fanfold_consumer.folds import built_in
+from fanfold_consumer.handler_input import FoldSuperseded, HandlerInput, read_input
 from fanfold_consumer.metrics import Metrics
 from fanfold_consumer.patience import Patience
 from fanfold_consumer.registry import ArgumentError, Handler, Registry, Retry
+from fanfold_consumer.retry import (
+    HandlerFailed,
+    RaisedInProcess,
+    TriedLater,
+    describe,
+    next_attempt_record,
+    wait_before_next_s,
+)
 from fanfold_consumer.time_limit import OutOfTime, within
 from fanfold_consumer.work import Completion, Work
+from fanfold_consumer.worker_processes import WorkerProcesses
 from fanfold_consumer.worker_threads import WorkerThreads
 from fanfold_producer.errors import ClaimCheckBroken, ClaimStoreNeeded
-from fanfold_producer.fan_out import BuiltFanOut, build_fan_out
-from fanfold_schemas import (
-    ClaimCheck,
-    SchemaError,
-    Task,
-    VectorClock,
-    decode_payload,
-    derive_child_fan_out_id,
-    pack_headers,
-    payload_check,
-)
-from fanfold_sql import Finished, OutboxRecord, Store, StoredResult
+from fanfold_schemas import ClaimCheck, SchemaError
+from fanfold_sql import Finished, OutboxRecord, Store
 
-FOLD_PAGE = 2000
-DOUBLINGS_MAX = 60
-"""Of a backoff; it reached its limit long before, and beyond a thousand the number itself would overflow."""
 _ONCE = Retry(retries=0)
 BREATH = 100
 """Tasks a worker runs before others on the loop get their turn, when their handlers never wait for anything."""
-
-
-class HandlerFailed(Exception):
-    """A task that failed for good. `code` is that of its dead letter."""
-
-    def __init__(self, code: str, text: str) -> None:
-        super().__init__(text)
-        self.code = code
+ENDING_S = 5.0
+"""How long a handler that was told to end may take for it, before it is left behind."""
 
 
 class LetGo(Exception):
-    """The claim was lost or the member closes: whatever came of the task, it is done again elsewhere."""
+    """Whatever came of the task, nobody wants it from here."""
 
 
-class FoldSuperseded(Exception):
-    """The fan-out was reopened while its fold was read: another fold of a later run follows."""
+@dataclass(slots=True, eq=False)
+class _Run:
+    """A task in a worker's hands.
+
+    Attributes:
+        instead: it was told to end, and comes to this whatever its handler still does.
+        timer: the end of its time, then of the time it has for ending.
+    """
+
+    work: Work
+    worker: asyncio.Task[None]
+    attempt: int
+    instead: Completion | None = None
+    timer: asyncio.TimerHandle | None = None
+
+    def stop_timer(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
 
 
 class Executor:
     """Runs at most `concurrency` handlers at once.
 
     Args:
+        retry_in_place_s: a longer wait for the next attempt is spent in the outbox.
         finish: given the completion of each task, on the event loop.
         failed: told when a worker broke off over something that is no handler's failure. Its task would never be
             finished, so the member cannot go on.
@@ -78,6 +87,8 @@ class Executor:
         *,
         concurrency: int,
         sync_workers: int,
+        process_workers: int,
+        retry_in_place_s: float,
         finish: Callable[[Completion], None],
         failed: Callable[[BaseException], None],
     ) -> None:
@@ -88,15 +99,15 @@ class Executor:
         self._metrics = metrics
         self._claim_checks = claim_checks
         self._concurrency = concurrency
+        self._retry_in_place_s = retry_in_place_s
         self._finish = finish
         self._failed = failed
         self._threads = WorkerThreads(sync_workers)
+        self._processes = WorkerProcesses(process_workers)
         self._queue: deque[Work] = deque()
         self._idle: deque[asyncio.Future[None]] = deque()
         self._workers: list[asyncio.Task[None]] = []
-        self._running: dict[asyncio.Task[None], Work] = {}
-        # Cancelled because their partition was lost: they go on with other tasks.
-        self._abandoned: set[asyncio.Task[None]] = set()
+        self._running: set[_Run] = set()
         self._closing = False
 
     def submit(self, work: Work) -> None:
@@ -108,9 +119,7 @@ class Executor:
                 waiter.set_result(None)
                 return
         if len(self._workers) < self._concurrency:
-            worker = asyncio.get_running_loop().create_task(self._work())
-            worker.add_done_callback(self._on_ended)
-            self._workers.append(worker)
+            self._add_worker()
 
     def drop_queued(self) -> None:
         """Let go of tasks that have not begun and must not any more."""
@@ -122,18 +131,86 @@ class Executor:
 
     def abandon_lost(self) -> None:
         """Cancel handlers whose results nobody can commit any more: they would only cost."""
-        for worker, work in self._running.items():
-            if work.delivery.partition.lost and worker not in self._abandoned:
-                self._abandoned.add(worker)
-                worker.cancel()
+        for run in self._running:
+            if run.work.delivery.partition.lost and run.instead is None:
+                self._tell_to_end(run, Completion(run.work.delivery, dropped=True))
+
+    def in_hand(self) -> list[Work]:
+        """What is queued or runs, but for what was told to end."""
+        return [*self._queue, *(run.work for run in self._running if run.instead is None)]
+
+    def node_of(self, worker: asyncio.Task[Any] | None) -> str | None:
+        """Whose handler a worker runs. Any thread may ask."""
+        return next((run.work.task.node for run in list(self._running) if run.worker is worker), None)
+
+    def stop(self, verdicts: Mapping[Work, str]) -> Counter[str]:
+        """Let go of tasks whose result would be refused: their deliveries are finished without one.
+
+        Returns how many it were, by verdict. What is no longer in hand comes to what its handler made of it.
+        """
+        running = [run for run in self._running if run.work in verdicts and run.instead is None]
+        for run in running:
+            self._tell_to_end(run, Completion(run.work.delivery))
+        queued = [work for work in self._queue if work in verdicts]
+        if queued:
+            self._queue = deque(work for work in self._queue if work not in verdicts)
+        for work in queued:
+            self._finish(Completion(work.delivery))
+        stopped = Counter(verdicts[work] for work in (*queued, *(run.work for run in running)))
+        for why, count in stopped.items():
+            self._metrics.skipped(why, count)
+        return stopped
 
     async def close(self) -> None:
         """Stop every worker; what still runs is cancelled and will be done again elsewhere."""
         self._closing = True
         for worker in self._workers:
             worker.cancel()
-        await asyncio.gather(*self._workers, return_exceptions=True)
+        if self._workers:
+            await asyncio.wait(self._workers, timeout=ENDING_S)
+        for run in [run for run in self._running if not run.worker.done()]:
+            self._leave_behind(run)
         self._threads.close()
+        await self._processes.close()
+
+    def _add_worker(self) -> None:
+        worker = asyncio.get_running_loop().create_task(self._work())
+        worker.add_done_callback(self._on_ended)
+        self._workers.append(worker)
+
+    def _tell_to_end(self, run: _Run, instead: Completion) -> None:
+        run.instead = instead
+        run.worker.cancel()
+        self._expect_end(run)
+
+    def _expect_end(self, run: _Run, handler: Handler | None = None) -> None:
+        """Whatever is awaited was cancelled. A handler may ignore that, but not keep its worker for ever.
+
+        Args:
+            handler: one that ran out of time, with attempts left maybe; none: `run` is told to end.
+        """
+        run.stop_timer()
+        run.timer = asyncio.get_running_loop().call_later(ENDING_S, self._replace, run, handler)
+
+    def _replace(self, run: _Run, handler: Handler | None) -> None:
+        if run not in self._running or self._closing:
+            return  # it did end
+        self._leave_behind(run)
+        completion = run.instead
+        if completion is None:
+            assert handler is not None
+            completion = self._without_result(run, self._out_of_time(run, handler))
+        self._finish(completion)
+        if self._queue:
+            self._add_worker()
+
+    def _leave_behind(self, run: _Run) -> None:
+        task = run.work.task
+        log.warning("handler.abandoned", task_id=task.task_id, node=task.node, attempt=run.attempt)
+        self._running.discard(run)
+        self._workers.remove(run.worker)
+        # Or asyncio.run would wait for it, and the process never end.
+        asyncio._unregister_task(run.worker)
 
     def _on_ended(self, worker: asyncio.Task[None]) -> None:
         if not worker.cancelled() and (error := worker.exception()) is not None:
@@ -153,48 +230,54 @@ class Executor:
             if not work.delivery.partition.may_begin:
                 self._finish(Completion(work.delivery, dropped=True))
                 continue
-            self._running[this] = work
+            run = _Run(work, this, work.task.attempt)
+            self._running.add(run)
             try:
-                completion = await self._complete(work)
+                completion = await self._complete(run)
             except asyncio.CancelledError:
-                if this not in self._abandoned:
+                if run.instead is None:
                     raise
-                completion = Completion(work.delivery, dropped=True)
-            finally:
-                del self._running[this]
-                if this in self._abandoned:
-                    # Here, because a handler may have kept the cancellation to itself: the next one has no part in it.
-                    self._abandoned.discard(this)
-                    this.uncancel()
+                completion = run.instead
+            if run not in self._running:
+                return  # left behind: another worker has this place, and the task its completion
+            self._running.discard(run)
+            if run.instead is not None:
+                # Here, because a handler may have kept the cancellation to itself: the next one has no part in it.
+                this.uncancel()
+                completion = run.instead
             self._finish(completion)
             breath -= 1
             if breath == 0:
                 breath = BREATH
                 await asyncio.sleep(0)
 
-    async def _complete(self, work: Work) -> Completion:
-        task = work.task
+    async def _complete(self, run: _Run) -> Completion:
+        work, task = run.work, run.work.task
         try:
-            value = await self._run(work)
-        except LetGo:
-            return Completion(work.delivery, dropped=True)
-        except FoldSuperseded:
-            return Completion(work.delivery)
-        except HandlerFailed as failure:
-            return self._fail(work, failure.code, str(failure))
+            value = await self._run(run)
+        except (LetGo, FoldSuperseded, TriedLater, HandlerFailed) as end:
+            return self._without_result(run, end)
         try:
             outbox: tuple[OutboxRecord, ...] = ()
             if isinstance(value, Sends):
                 if value.sends or value.fold is not None:  # nobody waits for a fan-out of none without a fold
-                    outbox = await self._publish_sends(task, work.delivery.partition.topic, value)
+                    outbox = await sends_records(self._claim_checks, task, work.delivery.partition.topic, value)
                 value = value.value
             payload = await self._claim_checks.payload(task, value)
         except Exception as error:
             # Of any kind: iterating over what the handler returned runs its code. It would return the same again.
-            text = str(error) if isinstance(error, SchemaError) else _text(error)
+            text = str(error) if isinstance(error, SchemaError) else describe(error)
             return self._fail(work, "E_RESULT", f"the handler's result cannot be stored: {text}")
         result = Finished(task, payload, work.arg_hash, work.delivery.partition.topic)
         return Completion(work.delivery, result, None, outbox)
+
+    def _without_result(self, run: _Run, end: Exception) -> Completion:
+        delivery = run.work.delivery
+        if isinstance(end, HandlerFailed):
+            return self._fail(run.work, end.code, str(end))
+        if isinstance(end, TriedLater):
+            return Completion(delivery, outbox=(end.record,))
+        return Completion(delivery, dropped=isinstance(end, LetGo))
 
     def _fail(self, work: Work, code: str, text: str) -> Completion:
         task = work.task
@@ -208,9 +291,9 @@ class Executor:
         )
         return self._parking.park(work.delivery, code, text, task=task, arg_hash=work.arg_hash)
 
-    async def _run(self, work: Work) -> Any:
-        """The handler's value, after as many attempts as its policy allows."""
-        task = work.task
+    async def _run(self, run: _Run) -> Any:
+        """The handler's value, after as many attempts as its policy allows here."""
+        task = run.work.task
         handler = self._registry.get(task.node)
         if handler is not None and handler.is_fold != task.is_fold:
             kind = "fold" if handler.is_fold else "task"
@@ -223,58 +306,87 @@ class Executor:
                     f"no handler named {task.node!r}; this member has {', '.join(self._registry.names()) or 'none'}",
                 )
             handler = Handler(task.node, function, True, False, False, None, None, _ONCE)
-        values: list[Any] = [task.arg if task.arg_check is None else task.arg_check]
-        failed: tuple[int, ...] = ()
-        if task.is_fold:
-            values, failed = await self._fold_input(task)
-        if not any(isinstance(value, ClaimCheck) for value in values):
-            return await self._attempts(handler, work, values, failed)
+        given = await read_input(self._store, self._patience, task)
+        if not any(isinstance(value, ClaimCheck) for value in given.values):
+            return await self._attempts(handler, run, given)
         try:
-            async with self._claim_checks.fetched(task.fan_out.id, values):
-                return await self._attempts(handler, work, values, failed)
+            async with self._claim_checks.fetched(task.fan_out.id, given.values):
+                return await self._attempts(handler, run, given)
         except (ClaimCheckBroken, ClaimStoreNeeded) as error:
             raise HandlerFailed("E_CLAIM", str(error)) from error
 
-    async def _attempts(self, handler: Handler, work: Work, values: list[Any], failed: tuple[int, ...]) -> Any:
-        task, policy = work.task, handler.retry
-        argument: Any = values if task.is_fold else values[0]
-        if handler.convert is not None:
+    async def _attempts(self, handler: Handler, run: _Run, given: HandlerInput) -> Any:
+        task, partition = run.work.task, run.work.delivery.partition
+        argument: Any = given.values if task.is_fold else given.values[0]
+        if handler.convert is not None and handler.isolation is None:
             try:
                 argument = handler.convert(argument)
             except ArgumentError as error:
                 raise HandlerFailed("E_ARG", f"the arg of {task.node!r} is not what it declares: {error}") from None
-        attempt = task.attempt
         while True:
             arguments: tuple[Any, ...] = (argument,)
             if handler.takes_context:
-                arguments = (argument, _context(task, attempt, failed))
+                arguments = (argument, given.context(task, run.attempt))
+            if handler.is_async and handler.isolation is None and handler.timeout_s is not None:
+                loop = asyncio.get_running_loop()
+                run.timer = loop.call_later(handler.timeout_s, self._expect_end, run, handler)
             with self._metrics.running():
                 try:
                     return await self._call(handler, arguments)
+                except HandlerFailed:
+                    raise
                 except Exception as error:
                     failure = error
-            if work.delivery.partition.lost or self._closing:
+                finally:
+                    run.stop_timer()
+            if run.instead is not None or partition.lost or self._closing or run not in self._running:
                 raise LetGo
-            tried = attempt - task.attempt
-            if tried >= policy.retries or not isinstance(failure, policy.on):
-                code = "E_TIMEOUT" if isinstance(failure, OutOfTime) else "E_HANDLER"
-                raise HandlerFailed(code, f"{_text(failure)} (attempt {attempt})") from failure
-            wait_s = min(policy.backoff_max_s, policy.backoff_s * 2 ** min(tried, DOUBLINGS_MAX)) * random.random()
-            self._metrics.retried()
-            log.info(
-                "task.retried",
-                task_id=task.task_id,
-                node=task.node,
-                attempt=attempt,
-                error_type=type(failure).__name__,
-                wait_s=round(wait_s, 3),
-            )
+            wait_s = self._wait_s(run, handler.retry, failure)
+            if wait_s > self._retry_in_place_s or not partition.may_begin:
+                self._try_later(run, wait_s)
             await asyncio.sleep(wait_s)
-            attempt += 1
+            if not partition.may_begin:  # handed over meanwhile: nothing more is begun
+                self._try_later(run, 0.0)
+            run.attempt += 1
+
+    def _wait_s(self, run: _Run, policy: Retry, failure: Exception) -> float:
+        """How long to wait for the next attempt. Raises HandlerFailed if there is none."""
+        task, attempt = run.work.task, run.attempt
+        wait_s = wait_before_next_s(policy, attempt, failure)
+        if wait_s is None:
+            code = "E_TIMEOUT" if isinstance(failure, OutOfTime) else "E_HANDLER"
+            raise HandlerFailed(code, f"{describe(failure)} (attempt {attempt})") from failure
+        self._metrics.retried()
+        log.info(
+            "task.retried",
+            task_id=task.task_id,
+            node=task.node,
+            attempt=attempt,
+            error_type=failure.kind if isinstance(failure, RaisedInProcess) else type(failure).__name__,
+            wait_s=round(wait_s, 3),
+        )
+        return wait_s
+
+    def _try_later(self, run: _Run, wait_s: float) -> None:
+        """Raise TriedLater. Return if there is no room in the record for another attempt: then it waits in place."""
+        record = next_attempt_record(run.work.delivery, run.attempt + 1, wait_s)
+        if record is not None:
+            raise TriedLater(record)
+
+    def _out_of_time(self, run: _Run, handler: Handler) -> Exception:
+        """What the run of a handler comes to that did not even end when its time was over."""
+        failure = OutOfTime(f"no result within {handler.timeout_s:g} s, and it did not end when it was cancelled")
+        try:
+            self._try_later(run, self._wait_s(run, handler.retry, failure))
+        except (HandlerFailed, TriedLater) as end:
+            return end
+        return HandlerFailed("E_TIMEOUT", f"{failure} (attempt {run.attempt}; its record has no room for another)")
 
     async def _call(self, handler: Handler, arguments: Sequence[Any]) -> Any:
         function = handler.function
         try:
+            if handler.isolation is not None:
+                return await self._processes.run(handler, arguments)
             if handler.is_async:
                 return await within(handler.timeout_s, function(*arguments))
             return await self._threads.run(lambda: function(*arguments), handler.timeout_s)
@@ -285,79 +397,3 @@ class Executor:
             # The handler's own doing (it awaited something that was cancelled, say): a failure like any other. Passed
             # on, it would end this worker, or the whole member.
             raise RuntimeError(f"the handler raised {type(error).__name__}: {error}") from error
-
-    async def _fold_input(self, task: Task) -> tuple[list[Any], tuple[int, ...]]:
-        """The values of a complete fan-out, or claim checks for them, in index order; and the indexes that failed."""
-        values: list[Any] = []
-        failed: list[int] = []
-        last = -1
-        while True:
-            page = await self._patience.call("read_results", partial(self._page, task, last))
-            for result in page:
-                if result.status == "pending":
-                    raise FoldSuperseded
-                if result.payload is None:
-                    failed.append(result.index)
-                else:
-                    values.append(_decoded(result))
-            if len(page) < FOLD_PAGE:
-                return values, tuple(failed)
-            last = page[-1].index
-
-    async def _publish_sends(self, task: Task, topic: str, sends: Sends) -> tuple[OutboxRecord, ...]:
-        """The outbox records of the fan-out that a handler asked for, once its large args are in the claim store."""
-        bytes_min = self._claim_checks.bytes_min
-        if bytes_min is None:
-            built = _build_sends(task, topic, sends, None)
-        else:  # a second's work, if its args are large
-            built = await asyncio.to_thread(_build_sends, task, topic, sends, bytes_min)
-        await self._claim_checks.put_all(built.fan_out.id, built.large_args)
-        return tuple(OutboxRecord(r.topic, r.key, r.value, pack_headers(r.headers)) for r in built.records)
-
-    async def _page(self, task: Task, last: int) -> list[StoredResult]:
-        return await self._store.read_results(task.fan_out.id, after=last, limit=FOLD_PAGE)
-
-
-def _decoded(result: StoredResult) -> Any:
-    assert result.payload is not None
-    try:
-        check = payload_check(result.payload)
-        return decode_payload(result.payload) if check is None else check
-    except SchemaError as error:
-        # Written by somebody else: our own results are encoded.
-        raise HandlerFailed("E_ARG", f"result {result.index} cannot be folded: {error}") from None
-
-
-def _text(error: Exception) -> str:
-    try:
-        said = str(error)
-    except Exception:
-        said = "(its message cannot be shown)"
-    return said if isinstance(error, OutOfTime) else f"{type(error).__name__}: {said}"
-
-
-def _context(task: Task, attempt: int, failed: tuple[int, ...]) -> TaskContext:
-    return TaskContext(
-        task.task_id,
-        task.thread_id,
-        task.fan_out.id,
-        task.index,
-        task.node,
-        task.run,
-        attempt,
-        VectorClock(task.base),
-        failed,
-    )
-
-
-def _build_sends(task: Task, topic: str, sends: Sends, claim_check_bytes_min: int | None) -> BuiltFanOut:
-    """The fan-out that a handler asked for: the same ids on every attempt of this run."""
-    return build_fan_out(
-        task.thread_id,
-        sends.sends,
-        topic=topic,
-        fan_out_id=derive_child_fan_out_id(task.task_id, task.run),
-        fold=sends.fold,
-        base=task.base if sends.base is None else sends.base,
-        claim_check_bytes_min=claim_check_bytes_min,
-    )

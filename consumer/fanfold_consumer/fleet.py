@@ -18,6 +18,7 @@ from fanfold_consumer.claims import Claims
 from fanfold_consumer.committer import Committer
 from fanfold_consumer.config import FleetConfig
 from fanfold_consumer.dead_letters import Parking
+from fanfold_consumer.deadlines import Deadlines
 from fanfold_consumer.errors import FanfoldError
 from fanfold_consumer.events import log
 from fanfold_consumer.execute import Executor
@@ -28,6 +29,7 @@ from fanfold_consumer.patience import Patience
 from fanfold_consumer.poller import Offsets, Poller
 from fanfold_consumer.registry import Registry
 from fanfold_consumer.relay import Relay
+from fanfold_consumer.watch import Watch
 from fanfold_consumer.work import Delivery
 from fanfold_producer.sender import Sender
 from fanfold_sql import Store
@@ -94,6 +96,8 @@ class Fleet:
                     ("relay", self._relay.work_own()),
                     ("relay-left", self._relay.work_left()),
                     ("claims", self._claims.renew()),
+                    ("watch", Watch(self._executor, self._intake.verdicts).work()),
+                    ("deadlines", self._deadlines.work()),
                     ("mirror", self._mirror()),
                 )
             ]
@@ -277,15 +281,19 @@ class Fleet:
             ClaimChecks(self._claim_store, self._claim_store_patience, bytes_max=config.in_flight_bytes_max),
             concurrency=min(config.concurrency, config.in_flight_max),
             sync_workers=config.sync_workers,
+            process_workers=config.process_workers,
+            retry_in_place_s=config.retry_in_place_s,
             finish=self._committer.finish,
             failed=lambda error: self._fail(f"a worker broke off: {type(error).__name__}: {error}"),
         )
+        self._deadlines = Deadlines(store, self._patience, self.metrics)
         self._intake = Intake(
             self._assignment,
             store,
             self._parking,
             self._patience,
             self.metrics,
+            self._deadlines,
             run=self._executor.submit,
             finish=self._committer.finish,
             accepted=self._accepted,
@@ -343,12 +351,14 @@ class Fleet:
         loop = asyncio.get_running_loop()
 
         def live() -> str | None:
+            if not self._started:
+                return None
             stalled_s = loop.time() - self._beat_at
-            return (
-                f"the event loop has not turned for {stalled_s:.0f} s"
-                if self._started and stalled_s > LOOP_STALL_S
-                else None
-            )
+            if stalled_s > LOOP_STALL_S:
+                node = self._executor.node_of(asyncio.current_task(loop))
+                by = "" if node is None else f": the handler of {node!r} blocks it; declare it with `def`, or await"
+                return f"the event loop has not turned for {stalled_s:.0f} s{by}"
+            return self._poller.why_not_polling()
 
         def ready() -> str | None:
             if not self._started:

@@ -10,6 +10,7 @@ from confluent_kafka import Message
 
 from fanfold_consumer.assignment import Assignment, Partition, Phase
 from fanfold_consumer.dead_letters import Parking
+from fanfold_consumer.deadlines import Deadlines
 from fanfold_consumer.metrics import Metrics
 from fanfold_consumer.patience import Patience
 from fanfold_consumer.work import Completion, Delivery, Work
@@ -34,6 +35,7 @@ class Intake:
         parking: Parking,
         patience: Patience,
         metrics: Metrics,
+        deadlines: Deadlines,
         *,
         run: Callable[[Work], None],
         finish: Callable[[Completion], None],
@@ -44,6 +46,7 @@ class Intake:
         self._parking = parking
         self._patience = patience
         self._metrics = metrics
+        self._deadlines = deadlines
         self._run = run
         self._finish = finish
         self._accepted = accepted
@@ -100,7 +103,8 @@ class Intake:
             work.append(Work(delivery, task, arg_hash(task)))
         if not work:
             return
-        for item, verdict in zip(work, await self._verdicts(work), strict=True):
+        await self._deadlines.open((item.task, item.delivery.partition.topic) for item in work)
+        for item, verdict in zip(work, await self.verdicts(work), strict=True):
             if not item.delivery.partition.may_begin:  # given up while we asked
                 self._finish(Completion(item.delivery, dropped=True))
             elif verdict is None:
@@ -120,7 +124,8 @@ class Intake:
                 self._metrics.skipped(verdict)
                 self._finish(Completion(item.delivery))
 
-    async def _verdicts(self, work: list[Work]) -> list[str | None]:
+    async def verdicts(self, work: list[Work]) -> list[str | None]:
+        """Per task why its handler need not run, or None; at most CHECK_TASKS_MAX. Waits for a store that is away."""
         tasks, hashes = [item.task for item in work], [item.arg_hash for item in work]
         try:
             return await self._patience.call("check_tasks", lambda: self._store.check_tasks(tasks, hashes))

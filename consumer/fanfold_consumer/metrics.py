@@ -17,7 +17,7 @@ class Metrics:
         registry = self.registry = CollectorRegistry()
         # What became of results: applied, duplicate, stale, closed.
         self._results = Counter("fanfold_results", "Results by outcome of their commit", ["outcome"], registry=registry)
-        # Deliveries whose handler did not run, because the answer was known.
+        # Deliveries whose handler did not run, or not to its end, because the answer was known.
         self._skipped = Counter(
             "fanfold_deliveries_skipped", "Deliveries that needed no handler", ["why"], registry=registry
         )
@@ -26,6 +26,9 @@ class Metrics:
         self._fenced = Counter("fanfold_partitions_fenced", "Claims lost to another owner", registry=registry)
         self._rewound = Counter("fanfold_partitions_rewound", "Claims found ahead of the database", registry=registry)
         self._completed = Counter("fanfold_fan_outs_completed", "Fan-outs completed here", registry=registry)
+        self._expired = Counter(
+            "fanfold_fan_outs_expired", "Fan-outs that their deadline ended here", registry=registry
+        )
         self._published = Counter("fanfold_outbox_published", "Outbox records acknowledged by Kafka", registry=registry)
         self._commit_seconds = Histogram(
             "fanfold_commit_seconds", "Time of one commit", buckets=_SECONDS, registry=registry
@@ -54,8 +57,11 @@ class Metrics:
     def completed(self, fan_outs: int) -> None:
         self._completed.inc(fan_outs)
 
-    def skipped(self, why: str) -> None:
-        self._skipped.labels(why).inc()
+    def expired(self, fan_outs: int) -> None:
+        self._expired.inc(fan_outs)
+
+    def skipped(self, why: str, deliveries: int = 1) -> None:
+        self._skipped.labels(why).inc(deliveries)
 
     def retried(self) -> None:
         self._retries.inc()

@@ -25,6 +25,7 @@ PATIENCE_S = 1.0
 """How long polling may simply wait for room. Beyond it partitions are paused and polling goes on, so that the group
 hears from us; pausing at once would throw away what the client has fetched ahead, at every short wait."""
 WATERMARK_S = 5.0
+STALL_S = 30.0
 SEEK_PATIENCE_S = 0.5
 """How long a partition may not be ready to seek before it is assigned anew."""
 Command = Callable[[Consumer], None]
@@ -85,6 +86,7 @@ class Poller:
         self._welcome = True
         self._changed = threading.Event()
         self._closing = threading.Event()
+        self._renewing = threading.Event()
         self._paused_for_room = False
         # Paused because they are not claimed yet, or stopped: room does not resume these.
         self._held_back: set[TopicPartition] = set()
@@ -93,9 +95,11 @@ class Poller:
         # Where each was started.
         self._offsets: Offsets = {}
         self._mirror_fails = False
+        self._polled_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="fanfold-poller", daemon=True)
 
     def start(self) -> None:
+        self._polled_at = time.monotonic()
         self._thread.start()
 
     def set_welcome(self, welcome: bool) -> None:
@@ -170,13 +174,21 @@ class Poller:
 
         self.do(command)
 
-    async def low_watermark(self, key: TopicPartition) -> int:
-        """The first offset the log still has."""
-        return (await self._watermarks(key))[0]
+    def why_not_polling(self) -> str | None:
+        """None while it polls, or was closed. May be asked from any thread."""
+        if self._closing.is_set():
+            return None
+        if not self._thread.is_alive():
+            return "the thread that polls Kafka has ended"
+        silent_s = time.monotonic() - self._polled_at
+        # A hand-over keeps it from polling, within bounds.
+        if silent_s > STALL_S + self._revoke_timeout_s:
+            return f"Kafka has not been polled for {silent_s:.0f} s"
+        return None
 
-    async def high_watermark(self, key: TopicPartition) -> int:
-        """The offset the next record will get."""
-        return (await self._watermarks(key))[1]
+    def renew_client(self) -> None:
+        """Leave the group and join it with a new client, which knows nothing of what topics were before."""
+        self._renewing.set()
 
     async def close(self) -> None:
         """Leave the group; partitions still held are revoked through the sink on the way."""
@@ -184,30 +196,14 @@ class Poller:
         self._changed.set()
         await asyncio.to_thread(self._thread.join)
 
-    async def _watermarks(self, key: TopicPartition) -> tuple[int, int]:
-        future: asyncio.Future[tuple[int, int]] = self._loop.create_future()
-
-        def settle(answer: tuple[int, int] | None, error: KafkaException | None) -> None:
-            if future.done():
-                return
-            if answer is not None:
-                future.set_result(answer)
-            else:
-                future.set_exception(error or TimeoutError(f"no watermarks of {key[0]}-{key[1]}"))
-
-        def command(consumer: Consumer) -> None:
-            try:
-                answer = consumer.get_watermark_offsets(KafkaPartition(*key), timeout=WATERMARK_S)
-                self._loop.call_soon_threadsafe(settle, answer, None)
-            except KafkaException as error:
-                self._loop.call_soon_threadsafe(settle, None, error)
-
-        self.do(command)
-        return await future
-
     def _run(self) -> None:
         try:
-            self._own_client()
+            while not self._closing.is_set():
+                self._renewing.clear()
+                self._held_back.clear()
+                self._offsets.clear()
+                self._paused_for_room = False
+                self._own_client()
         except Exception as error:
             # Settings that the client does not take, or a fault of ours: nobody else would notice that this thread,
             # the member's only ear, has ended.
@@ -219,7 +215,8 @@ class Poller:
         )
         consumer.subscribe(self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
         try:
-            while not self._closing.is_set():
+            while not (self._closing.is_set() or self._renewing.is_set()):
+                self._polled_at = time.monotonic()
                 self._run_commands(consumer)
                 self._poll(consumer, self._wait_for_room(consumer))
         finally:
@@ -245,21 +242,29 @@ class Poller:
         if first is None:
             return
         messages = [first, *consumer.consume(room - 1, 0)] if room > 1 else [first]
-        records = []
-        errors = []
+        records: list[Message] = []
+        ends = []
         for message in messages:
             error = message.error()
             if error is None:
                 records.append(message)
+            elif error.code() == KafkaError._PARTITION_EOF:
+                ends.append((message, error))
             else:
-                errors.append((message, error))
+                # In order: what comes behind a batch that cannot be read must find its partition stopped.
+                self._hand_over(records)
+                records = []
+                self._on_error(message, error)
+        self._hand_over(records)
+        # After the records: the end of a partition counts only once everything before it was delivered.
+        for message, error in ends:
+            self._on_error(message, error)
+
+    def _hand_over(self, records: list[Message]) -> None:
         if records:
             self._handed += len(records)
             self._handed_bytes += sum(map(len, records))
             self._to_loop(self._sink.on_records, records)
-        # After the records: the end of a partition counts only once everything before it was delivered.
-        for message, error in errors:
-            self._on_error(message, error)
 
     def _room(self) -> int:
         """How many records may come now."""

@@ -11,7 +11,7 @@ import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -21,6 +21,7 @@ from fanfold_schemas import SchemaError, check_id
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Convert = Callable[[Any], Any]
+Isolation = Literal["process"]
 
 
 class ArgumentError(ValueError):
@@ -29,7 +30,7 @@ class ArgumentError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How a failing handler is tried again, in place.
+    """How a failing handler is tried again.
 
     Attributes:
         retries: tries after the first; 0: none.
@@ -46,7 +47,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Handler:
-    """A function with how to call it. `timeout_s` None: as long as it takes."""
+    """A function with how to call it. `timeout_s` None: as long as it takes; `isolation` None: in the member itself."""
 
     name: str
     function: Callable[..., Any]
@@ -56,6 +57,7 @@ class Handler:
     convert: Convert | None
     timeout_s: float | None
     retry: Retry
+    isolation: Isolation | None = None
 
 
 class Registry:
@@ -82,6 +84,7 @@ class Registry:
         backoff: float = 0.2,
         backoff_max: float = 5.0,
         retry_on: type[Exception] | tuple[type[Exception], ...] = Exception,
+        isolation: Isolation | None = None,
     ) -> Callable[[Function], Function]:
         """Declare the handler of a node: `async def` runs on the event loop, `def` on a worker of its own.
 
@@ -93,9 +96,15 @@ class Registry:
             name: the node, 1 to 200 of `[A-Za-z0-9._:-]`.
             timeout: seconds a single attempt may take.
             retries: tries after the first. Waits grow from `backoff` to `backoff_max` seconds, at random below that.
+                A handler that knows better raises `RetryAfter`.
             retry_on: the exceptions worth another try.
+            isolation: "process" runs it in a process of its own, which is killed when its timeout passes or nobody
+                needs the task any more, and whose death (`ProcessDied`) fails the attempt and nothing else. It is for
+                code that may hang or crash; each call costs a round trip. The process imports the module that
+                declares the handler, calls it there, and is used again.
         """
-        return self._declare(name, False, timeout, Retry(retries, backoff, backoff_max, _as_tuple(retry_on)))
+        retry = Retry(retries, backoff, backoff_max, _as_tuple(retry_on))
+        return self._declare(name, False, timeout, retry, isolation)
 
     def fold(
         self,
@@ -106,12 +115,14 @@ class Registry:
         backoff: float = 0.2,
         backoff_max: float = 5.0,
         retry_on: type[Exception] | tuple[type[Exception], ...] = Exception,
+        isolation: Isolation | None = None,
     ) -> Callable[[Function], Function]:
         """Declare a fold: its first parameter gets the list of results in index order, failed tasks left out."""
-        return self._declare(name, True, timeout, Retry(retries, backoff, backoff_max, _as_tuple(retry_on)))
+        retry = Retry(retries, backoff, backoff_max, _as_tuple(retry_on))
+        return self._declare(name, True, timeout, retry, isolation)
 
     def _declare(
-        self, name: str, is_fold: bool, timeout_s: float | None, retry: Retry
+        self, name: str, is_fold: bool, timeout_s: float | None, retry: Retry, isolation: Isolation | None
     ) -> Callable[[Function], Function]:
         if callable(name):
             # `@task` without its parentheses would be a declaration that never happens, without a word.
@@ -122,7 +133,7 @@ class Registry:
             problems = [*self._name_problems(name, function), *_setting_problems(timeout_s, retry)]
             parameters = _parameters(function)
             convert = None
-            problem = _function_problem(function, parameters)
+            problem = _function_problem(function, parameters) or _isolation_problem(function, isolation)
             if problem is None:
                 try:
                     convert = _converter(function, parameters[0])
@@ -141,6 +152,7 @@ class Registry:
                 convert,
                 timeout_s,
                 retry,
+                isolation,
             )
             return function
 
@@ -226,6 +238,19 @@ def _function_problem(function: Any, parameters: list[inspect.Parameter]) -> str
     required = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
     if required or not 1 <= len(_positional(parameters)) <= 2:
         return "takes the arg and, if it wants it, a TaskContext: one or two positional parameters"
+    return None
+
+
+def _isolation_problem(function: Any, isolation: object) -> str | None:
+    if isolation is None:
+        return None
+    if isolation != "process":
+        return f"isolation {isolation!r:.40}; it can be 'process', or be left out"
+    # The process finds the function by importing what declares it, and by its name there.
+    if function.__module__ == "__main__":
+        return "isolation='process' cannot import __main__; put the handler into a module of its own and import that"
+    if "<locals>" in function.__qualname__:
+        return "isolation='process' cannot find a function within a function; declare it at the top of its module"
     return None
 
 

@@ -16,7 +16,6 @@ from fanfold_producer.record import Record
 from fanfold_producer.sender import Sender
 from fanfold_schemas import (
     FOLD_INDEX,
-    FanOut,
     Task,
     derive_fold_task_id,
     encode_task,
@@ -128,13 +127,13 @@ class Relay:
 
 def fold_record(topic: str, fold: FoldOf) -> Record:
     """The fold task of a complete fan-out. Keyed by thread: folds of one thread stay in one partition."""
-    fan_out = FanOut(fold.fan_out_id, fold.size, fold.fold, fold.quorum, fold.deadline_ms)
+    assert fold.fan_out.fold is not None
     task = Task(
-        task_id=derive_fold_task_id(fold.fan_out_id),
+        task_id=derive_fold_task_id(fold.fan_out.id),
         thread_id=fold.thread_id,
-        fan_out=fan_out,
+        fan_out=fold.fan_out,
         index=FOLD_INDEX,
-        node=fold.fold,
+        node=fold.fan_out.fold,
         base=fold.base,
         run=fold.run,
     )

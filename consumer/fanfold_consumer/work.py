@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import methodcaller
 from typing import cast
 
 from confluent_kafka import Message
@@ -12,11 +13,28 @@ from fanfold_schemas import Task
 from fanfold_sql import DeadLetter, Finished, OutboxRecord
 
 HeaderList = list[tuple[str, bytes | None]]
+# The client sets an error and returns a list all the same. A plain call lets that pass once the interpreter has
+# specialised it, and the error comes up wherever one is looked for next; this call looks at once.
+_ask_for_headers = methodcaller("headers")
+
+
+def readable_headers(message: Message) -> HeaderList | None:
+    """A record's headers as they are on the wire: names may repeat, values are bytes or absent.
+
+    None: one of the names is no UTF-8, and the client gives none of them.
+    """
+    try:
+        headers = cast("HeaderList", _ask_for_headers(message) or [])
+    except (SystemError, UnicodeDecodeError):
+        return None
+    # Asked a second time, the client gives pairs without the names that it could not read: nothing at all where an
+    # object should be, which ends the process as soon as somebody touches it.
+    return None if any(repr(pair).startswith("(<NULL>") for pair in headers) else list(headers)
 
 
 def header_list(message: Message) -> HeaderList:
-    """A record's headers as they are on the wire: names may repeat, values are bytes or absent."""
-    return list(cast("HeaderList", message.headers() or []))
+    """The same, with none where they cannot be read."""
+    return readable_headers(message) or []
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,6 +14,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from fanfold_producer.errors import KafkaConfigError
 from fanfold_producer.kafka import KafkaConfig
 from fanfold_producer.record import Record
+from fanfold_producer.trouble import REACHABLE, Trouble
 
 QUEUE_RECORDS_MAX = 10_000
 QUEUE_BYTES_MAX = 64 * 1024 * 1024
@@ -28,7 +29,7 @@ _POLL_S = 0.1
 _MESSAGE_BYTES_MAX = 1_048_588
 _log = logging.getLogger("fanfold.kafka")
 
-_REPEAT = "check that the broker is up and reachable, then publish the same again: twice is harmless"
+_REPEAT = "{advice}, then publish the same again: twice is harmless"
 _CREATE = "the topic does not exist; create it, then publish again"
 _HINTS = {
     "_UNKNOWN_TOPIC": _CREATE,
@@ -45,10 +46,10 @@ _HINTS = {
 }
 
 
-def failure_text(error: KafkaError) -> str:
-    """What befell a record, and what to do about it."""
+def failure_text(error: KafkaError, advice: str = REACHABLE) -> str:
+    """What befell a record, and what to do about it; `advice` where the broker does not answer."""
     hint = _HINTS.get(error.name())
-    return f"{error.str()} ({error.name()})" + (f": {hint}" if hint else "")
+    return f"{error.str()} ({error.name()})" + (f": {hint.replace('{advice}', advice)}" if hint else "")
 
 
 def producer_settings(
@@ -116,10 +117,12 @@ class Client:
 
     Attributes:
         broken: why it can no longer be used, else None. What is still queued in it fails sooner or later.
+        trouble: what it heard of its connections.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self.broken: str | None = None
+        self.trouble = Trouble()
         self._rooms: list[Future[None]] = []
         self._lock = threading.Lock()
         self._stopping = False
@@ -188,6 +191,7 @@ class Client:
         self._producer.purge(blocking=False)
 
     def _on_error(self, error: KafkaError) -> None:
+        self.trouble(error)
         if error.fatal():
             self.broken = failure_text(error)
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, LiteralString
 
 import psycopg
 from psycopg.pq import TransactionStatus
 
 from fanfold_producer.claim_store import ClaimStore
-from fanfold_producer.fan_out import BuiltFanOut, build_fan_out, deadline_to_ms
+from fanfold_producer.fan_out import OnDeadline, build_now
 from fanfold_producer.record import Record
-from fanfold_schemas import DEFAULT_TOPIC, new_fan_out_id, pack_headers
+from fanfold_schemas import DEFAULT_TOPIC, pack_headers
 from fanfold_sql.errors import MigrationNeeded, translate
 
 _STATEMENT: LiteralString = "select fanfold.enqueue(%s::text[], %s::bytea[], %s::bytea[], %s::bytea[], %s::int4[])"
@@ -41,7 +41,9 @@ def enqueue(
     fold: str | None = None,
     base: Mapping[str, int] | None = None,
     quorum: int | None = None,
+    max_failures: int | None = None,
     deadline: datetime | timedelta | None = None,
+    on_deadline: OnDeadline = "fail",
     delay: timedelta = timedelta(0),
     traceparent: str | None = None,
     source: str = "fanfold",
@@ -64,7 +66,21 @@ def enqueue(
         MigrationNeeded: the database has no outbox. Run `fanfold migrate`.
         psycopg.Error: whatever else Postgres says; the transaction is the caller's, and so is its repetition.
     """
-    built = _build(thread_id, sends, topic, fan_out_id, fold, base, quorum, deadline, traceparent, source, claim_store)
+    built = build_now(
+        thread_id,
+        sends,
+        topic=topic,
+        fan_out_id=fan_out_id,
+        fold=fold,
+        base=base,
+        quorum=quorum,
+        max_failures=max_failures,
+        deadline=deadline,
+        on_deadline=on_deadline,
+        traceparent=traceparent,
+        source=source,
+        claim_store=claim_store,
+    )
     delay_ms = _delay_ms(delay)
     if claim_store is not None:
         claim_store.put_all_blocking(built.fan_out.id, built.large_args)
@@ -88,14 +104,30 @@ async def aenqueue(
     fold: str | None = None,
     base: Mapping[str, int] | None = None,
     quorum: int | None = None,
+    max_failures: int | None = None,
     deadline: datetime | timedelta | None = None,
+    on_deadline: OnDeadline = "fail",
     delay: timedelta = timedelta(0),
     traceparent: str | None = None,
     source: str = "fanfold",
     claim_store: ClaimStore | None = None,
 ) -> Enqueued:
     """`enqueue` for an asynchronous connection."""
-    built = _build(thread_id, sends, topic, fan_out_id, fold, base, quorum, deadline, traceparent, source, claim_store)
+    built = build_now(
+        thread_id,
+        sends,
+        topic=topic,
+        fan_out_id=fan_out_id,
+        fold=fold,
+        base=base,
+        quorum=quorum,
+        max_failures=max_failures,
+        deadline=deadline,
+        on_deadline=on_deadline,
+        traceparent=traceparent,
+        source=source,
+        claim_store=claim_store,
+    )
     delay_ms = _delay_ms(delay)
     if claim_store is not None:
         await claim_store.put_all(built.fan_out.id, built.large_args)
@@ -107,34 +139,6 @@ async def aenqueue(
     except psycopg.Error as error:
         raise _explained(error) from error
     return Enqueued(built.fan_out.id, built.task_ids)
-
-
-def _build(
-    thread_id: str,
-    sends: Iterable[object],
-    topic: str,
-    fan_out_id: str | None,
-    fold: str | None,
-    base: Mapping[str, int] | None,
-    quorum: int | None,
-    deadline: datetime | timedelta | None,
-    traceparent: str | None,
-    source: str,
-    claim_store: ClaimStore | None,
-) -> BuiltFanOut:
-    return build_fan_out(
-        thread_id,
-        sends,
-        topic=topic,
-        fan_out_id=new_fan_out_id() if fan_out_id is None else fan_out_id,
-        fold=fold,
-        base=base,
-        quorum=quorum,
-        deadline_ms=deadline_to_ms(deadline, datetime.now(UTC), repeatable=fan_out_id is not None),
-        traceparent=traceparent,
-        source=source,
-        claim_check_bytes_min=None if claim_store is None else claim_store.bytes_min,
-    )
 
 
 def _delay_ms(delay: timedelta) -> int:

@@ -78,11 +78,16 @@ class TaskFailure:
 
 
 class FanOutFailed(ProducerError):
-    """Tasks failed and no fold was there to judge it. Do: read `failures`, or pass `return_failures=True`."""
+    """More tasks failed than its `max_failures`, or any, and no fold was there to judge it. Do: read `failures`; in the
+    second case, or pass `return_failures=True`."""
 
     def __init__(self, message: str, failures: Sequence[TaskFailure]) -> None:
         super().__init__(message)
         self.failures = tuple(failures)
+
+
+class FanOutExpired(ProducerError):
+    """Its deadline passed before it was complete. Do: publish the work under another fan_out_id, with more time."""
 
 
 class FanOutStale(ProducerError):
@@ -94,7 +99,7 @@ class FanOutCancelled(ProducerError):
 
 
 class FoldFailed(ProducerError):
-    """The tasks are finished but the fold failed for good. Do: mend it, replay the thread with `--rerun`."""
+    """The tasks are finished but the fold failed for good. Do: mend it, and redrive its dead letter."""
 
 
 class FanOutUnknown(ProducerError, LookupError):

@@ -1,16 +1,17 @@
-"""From Sends to records. Pure: no clock, no chance, no broker; the same arguments give the same bytes."""
+"""From Sends to records. `build_fan_out` is pure: no clock, no chance; the same arguments give the same bytes."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
+from fanfold_producer.claim_store import ClaimStore
 from fanfold_producer.record import Record
 from fanfold_schemas import (
     ClaimCheck,
@@ -25,12 +26,16 @@ from fanfold_schemas import (
     derive_task_id,
     encode_payload,
     encode_task,
+    new_fan_out_id,
     pack_value,
     task_headers,
     to_send,
 )
 from fanfold_schemas.clock import check_clock
 from fanfold_schemas.limits import DEPTH_MAX, FAN_OUT_SIZE_MAX
+
+OnDeadline = Literal["fail", "fold"]
+"""What a deadline does to a fan-out that is not complete: fail it, or fold the results it has."""
 
 WRITTEN_BYTES_MAX = 1_048_588 - 160
 """Key, value and headers of a record: the broker's default for a batch, less what a batch of one adds to it."""
@@ -62,7 +67,9 @@ def build_fan_out(
     fold: str | None = None,
     base: Mapping[str, int] | None = None,
     quorum: int | None = None,
+    max_failures: int | None = None,
     deadline_ms: int | None = None,
+    on_deadline: OnDeadline = "fail",
     traceparent: str | None = None,
     source: str = "fanfold",
     claim_check_bytes_min: int | None = None,
@@ -89,9 +96,17 @@ def build_fan_out(
     clock = check_clock(base or {}, "$.base")
     if traceparent is not None and not _is_traceparent(traceparent):
         raise SchemaError("E_SCHEMA", "$.traceparent", "no W3C traceparent: 00-<32 hex>-<16 hex>-<2 hex>")
-    checked = [to_send(send, f"$.sends[{index}]") for index, send in enumerate(_bounded(sends))]
+    checked = check_sends(sends)
     task_ids = _task_ids(fan_out_id, checked)
-    fan_out = FanOut(fan_out_id, _size(checked), fold, _quorum(quorum, len(checked)), _deadline(deadline_ms))
+    fan_out = FanOut(
+        fan_out_id,
+        _size(checked),
+        fold,
+        _quorum(quorum, len(checked)),
+        _deadline(deadline_ms),
+        _max_failures(max_failures),
+        _on_deadline(on_deadline, deadline_ms),
+    )
     extra = {"traceparent": traceparent} if traceparent else None
     records = []
     large = _LargeArgs(claim_check_bytes_min)
@@ -100,6 +115,40 @@ def build_fan_out(
         headers = tuple(task_headers(task, source=source, extra=extra))
         records.append(_record(topic, task, headers, large))
     return BuiltFanOut(fan_out, thread_id, task_ids, records, large.args)
+
+
+def build_now(
+    thread_id: str,
+    sends: Iterable[object],
+    *,
+    topic: str,
+    fan_out_id: str | None,
+    fold: str | None,
+    base: Mapping[str, int] | None,
+    quorum: int | None,
+    max_failures: int | None,
+    deadline: datetime | timedelta | None,
+    on_deadline: OnDeadline,
+    traceparent: str | None,
+    source: str,
+    claim_store: ClaimStore | None,
+) -> BuiltFanOut:
+    """`build_fan_out` of what callers say: with an id of its own if they name none, and deadlines that begin now."""
+    return build_fan_out(
+        thread_id,
+        sends,
+        topic=topic,
+        fan_out_id=new_fan_out_id() if fan_out_id is None else fan_out_id,
+        fold=fold,
+        base=base,
+        quorum=quorum,
+        max_failures=max_failures,
+        deadline_ms=deadline_to_ms(deadline, datetime.now(UTC), repeatable=fan_out_id is not None),
+        on_deadline=on_deadline,
+        traceparent=traceparent,
+        source=source,
+        claim_check_bytes_min=None if claim_store is None else claim_store.bytes_min,
+    )
 
 
 def deadline_to_ms(deadline: datetime | timedelta | None, now: datetime, *, repeatable: bool) -> int | None:
@@ -129,10 +178,19 @@ def deadline_to_ms(deadline: datetime | timedelta | None, now: datetime, *, repe
     return int(deadline.timestamp() * 1000)
 
 
-def _bounded(sends: Iterable[object]) -> list[object]:
+def check_sends(sends: Iterable[object]) -> list[Send]:
+    """What callers pass, as `Send`s; no more than one too many. Raises as `build_fan_out` does."""
     if isinstance(sends, str | bytes | Mapping):
         raise TypeError(f"$.sends: expected an iterable of Sends, got {type(sends).__name__}")
-    return list(islice(sends, FAN_OUT_SIZE_MAX + 1))
+    return [to_send(send, f"$.sends[{index}]") for index, send in enumerate(islice(sends, FAN_OUT_SIZE_MAX + 1))]
+
+
+def pack_arg(arg: Any, index: int) -> bytes:
+    """The arg of the Send at that index as msgpack. Raises as `build_fan_out` does."""
+    try:
+        return pack_value(arg)
+    except SchemaError as error:
+        raise _in_arg(error, arg, index, pack_value) from None
 
 
 def _size(sends: list[Send]) -> int:
@@ -171,6 +229,28 @@ def _deadline(deadline_ms: int | None) -> int | None:
     return deadline_ms
 
 
+def _max_failures(max_failures: object) -> int | None:
+    if max_failures is None:
+        return None
+    if not isinstance(max_failures, int) or isinstance(max_failures, bool):
+        raise SchemaError("E_SCHEMA", "$.max_failures", f"expected an integer, got {type(max_failures).__name__}")
+    if not 0 <= max_failures <= FAN_OUT_SIZE_MAX:
+        raise SchemaError(
+            "E_LIMIT", "$.max_failures", f"{max_failures} failures; 0 to {FAN_OUT_SIZE_MAX:,} can be told"
+        )
+    return max_failures
+
+
+def _on_deadline(on_deadline: object, deadline_ms: int | None) -> Literal["fold"] | None:
+    if on_deadline not in ("fail", "fold"):
+        raise SchemaError("E_SCHEMA", "$.on_deadline", f"{on_deadline!r:.40}; choose fail or fold")
+    if on_deadline == "fail":
+        return None
+    if deadline_ms is None:
+        raise SchemaError("E_SCHEMA", "$.on_deadline", "there is no deadline at which to fold; pass one")
+    return "fold"
+
+
 class _LargeArgs:
     """The args of one fan-out that go behind claim checks; one that many tasks share is encoded and put once."""
 
@@ -190,7 +270,7 @@ class _LargeArgs:
     def wants(self, task: Task) -> bool:
         if self.bytes_min is None:
             return False
-        return id(task.arg) in self._known or len(_packed(task)) > self.bytes_min
+        return id(task.arg) in self._known or len(pack_arg(task.arg, task.index)) > self.bytes_min
 
 
 def _record(topic: str, task: Task, headers: tuple[tuple[str, bytes], ...], large: _LargeArgs) -> Record:
@@ -211,27 +291,20 @@ def _encode(task: Task) -> bytes:
         return encode_task(task)
     except SchemaError as error:
         # All but the arg was checked before, so whatever cannot be encoded is in there.
-        raise _in_arg(error, task, encode_payload) from None
-
-
-def _packed(task: Task) -> bytes:
-    try:
-        return pack_value(task.arg)
-    except SchemaError as error:
-        raise _in_arg(error, task, pack_value) from None
+        raise _in_arg(error, task.arg, task.index, encode_payload) from None
 
 
 def _checked(task: Task) -> ClaimCheck:
-    data = _packed(task)
+    data = pack_arg(task.arg, task.index)
     try:
         decode_value(data)
     except SchemaError as error:
-        raise _in_arg(error, task, lambda part: decode_value(pack_value(part))) from None
+        raise _in_arg(error, task.arg, task.index, lambda part: decode_value(pack_value(part))) from None
     return claim_check_for(data)
 
 
-def _in_arg(error: SchemaError, task: Task, encode: Callable[[Any], object]) -> SchemaError:
-    return SchemaError(error.code, f"$.sends[{task.index}].arg{_culprit(task.arg, encode)}", error.detail)
+def _in_arg(error: SchemaError, arg: Any, index: int, encode: Callable[[Any], object]) -> SchemaError:
+    return SchemaError(error.code, f"$.sends[{index}].arg{_culprit(arg, encode)}", error.detail)
 
 
 def _with_hint(error: SchemaError, task: Task) -> SchemaError:

@@ -65,7 +65,8 @@ class FanOutHandle:
     def result(self, timeout: float | None = None, *, return_failures: bool = False) -> Any:
         """Wait for the outcome: the fold's value; without a fold the tasks' values, in index order.
 
-        With a quorum and no fold: the values that are there, at least `quorum` of them, still in index order.
+        With a quorum and no fold: the values that are there, at least `quorum` of them, still in index order. So too
+        after a deadline with `on_deadline="fold"`, which may leave any number of them.
 
         Args:
             timeout: seconds; None: as long as it takes. The database is asked every 5 ms at first, then less
@@ -75,7 +76,9 @@ class FanOutHandle:
 
         Raises:
             TimeoutError: with how many are done, failed and remaining. Nothing is lost: wait again.
-            FanOutFailed: tasks failed for good, and neither a fold nor a quorum says that this is all right.
+            FanOutFailed: tasks failed for good: more than its `max_failures`, or neither a fold nor a quorum says that
+                this is all right.
+            FanOutExpired: its deadline passed first, and it was not to be folded then.
             FoldFailed: the fold failed for good.
             FanOutCancelled: somebody cancelled it.
             FanOutStale: its thread moved past its base, so it will never complete.

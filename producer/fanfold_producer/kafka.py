@@ -17,6 +17,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from fanfold_producer.errors import BrokerRefused, BrokerUnavailable, KafkaConfigError, TopicMissing
+from fanfold_producer.trouble import REACHABLE, Trouble
 
 ENV_BOOTSTRAP_SERVERS = "KAFKA_BOOTSTRAP_SERVERS"
 ENV_PROPERTIES = "FANFOLD_KAFKA_PROPERTIES"
@@ -39,6 +40,7 @@ _OWNED: Mapping[str, tuple[frozenset[str], str]] = {
     ),
     "enable.auto.commit": (frozenset({"false"}), "progress is committed with the results, in Postgres"),
     "enable.auto.offset.store": (frozenset({"false"}), "progress is committed with the results, in Postgres"),
+    "check.crcs": (frozenset({"true"}), "a damaged record would be passed over without a word"),
     "auto.offset.reset": (frozenset({"error"}), "any other value skips or repeats records without a word"),
     "group.id": (frozenset(), "name the group where the fleet is started (`--group`)"),
 }
@@ -131,15 +133,14 @@ def cluster_and_topics(
     """
     names = sorted(set(topics))
     deadline = time.monotonic() + timeout
-    # The client must outlive its futures: without a reference they never resolve.
-    admin = _admin(config)
-    cluster = _resolve(config, admin.describe_cluster(request_timeout=timeout), "describe the cluster", deadline)
+    admin = _Admin(config)
+    cluster = admin.resolve(admin.client.describe_cluster(request_timeout=timeout), "describe the cluster", deadline)
     found: dict[str, tuple[str, int]] = {}
     missing = []
-    futures = admin.describe_topics(TopicCollection(names), request_timeout=timeout) if names else {}
+    futures = admin.client.describe_topics(TopicCollection(names), request_timeout=timeout) if names else {}
     for name, future in futures.items():
         try:
-            described = _resolve(config, future, f"describe topic {name!r}", deadline)
+            described = admin.resolve(future, f"describe topic {name!r}", deadline)
         except TopicMissing:
             missing.append(name)
             continue
@@ -160,13 +161,13 @@ def create_topics(
         BrokerUnavailable, BrokerRefused, KafkaConfigError: as `cluster_and_topics`. Safe to repeat.
     """
     deadline = time.monotonic() + timeout
-    admin = _admin(config)
+    admin = _Admin(config)
     wanted = [NewTopic(name, count, replication) for name, count in sorted(topics.items())]
-    futures = admin.create_topics(wanted, operation_timeout=timeout, request_timeout=timeout) if wanted else {}
+    futures = admin.client.create_topics(wanted, operation_timeout=timeout, request_timeout=timeout) if wanted else {}
     created = []
     for name, future in futures.items():
         try:
-            _resolve(config, future, f"create topic {name!r} with {topics[name]} partitions", deadline)
+            admin.resolve(future, f"create topic {name!r} with {topics[name]} partitions", deadline)
             created.append(name)
         except _TopicExists:
             continue
@@ -174,13 +175,15 @@ def create_topics(
     return sorted(created)
 
 
-def client_error(what: str, config: KafkaConfig, error: KafkaException) -> BrokerUnavailable | BrokerRefused:
+def client_error(
+    what: str, config: KafkaConfig, error: KafkaException, *, advice: str = REACHABLE
+) -> BrokerUnavailable | BrokerRefused:
     """Our error for librdkafka's: whether to repeat is the first thing to know."""
     cause = error.args[0]
     name = cause.name()
     message = f"cannot {what} at {config.bootstrap_servers}: {cause.str()} ({name})"
     if cause.retriable() or name in _PASSING:
-        return BrokerUnavailable(f"{message}; check that the broker is up and reachable, then repeat")
+        return BrokerUnavailable(f"{message}; {advice}, then repeat")
     return BrokerRefused(message)
 
 
@@ -204,29 +207,37 @@ _PASSING = frozenset(
 )
 
 
-def _admin(config: KafkaConfig) -> AdminClient:
-    try:
-        return AdminClient(config.admin())
-    except KafkaException as error:
-        raise KafkaConfigError([error.args[0].str()]) from error
+class _Admin:
+    """An admin client that knows why it hears nothing. It must outlive its futures: without it they never resolve."""
 
+    def __init__(self, config: KafkaConfig) -> None:
+        self._config = config
+        self._trouble = Trouble()
+        settings: dict[str, Any] = {**config.admin(), "error_cb": self._trouble}
+        try:
+            self.client = AdminClient(settings)
+        except KafkaException as error:
+            raise KafkaConfigError([error.args[0].str()]) from error
 
-def _resolve(config: KafkaConfig, future: Future[Any], what: str, deadline: float) -> Any:
-    try:
-        # librdkafka's own timeout comes first as a rule; the second more lets its better message through.
-        return future.result(max(0.0, deadline - time.monotonic()) + 1.0)
-    except FutureTimeout as error:
-        raise BrokerUnavailable(
-            f"cannot {what} at {config.bootstrap_servers}: no answer; "
-            "check that the broker is up and reachable, then repeat"
-        ) from error
-    except KafkaException as error:
-        name = error.args[0].name()
-        if name == "UNKNOWN_TOPIC_OR_PART":
-            raise TopicMissing(f"cannot {what}: there is none", ()) from error
-        if name == "TOPIC_ALREADY_EXISTS":
-            raise _TopicExists from error
-        raise client_error(what, config, error) from error
+    def resolve(self, future: Future[Any], what: str, deadline: float) -> Any:
+        try:
+            # librdkafka's own timeout comes first as a rule; the second more lets its better message through.
+            return future.result(max(0.0, deadline - time.monotonic()) + 1.0)
+        except FutureTimeout as error:
+            raise BrokerUnavailable(
+                f"cannot {what} at {self._config.bootstrap_servers}: no answer; {self._advice()}, then repeat"
+            ) from error
+        except KafkaException as error:
+            name = error.args[0].name()
+            if name == "UNKNOWN_TOPIC_OR_PART":
+                raise TopicMissing(f"cannot {what}: there is none", ()) from error
+            if name == "TOPIC_ALREADY_EXISTS":
+                raise _TopicExists from error
+            raise client_error(what, self._config, error, advice=self._advice()) from error
+
+    def _advice(self) -> str:
+        self.client.poll(0)  # callbacks run here and nowhere else
+        return self._trouble.advice()
 
 
 def _await_topics(config: KafkaConfig, names: Sequence[str], deadline: float) -> None:

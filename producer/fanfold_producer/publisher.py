@@ -6,21 +6,22 @@ import asyncio
 import threading
 import uuid
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import islice
 from types import TracebackType
+from typing import Any
 
 from fanfold_producer.claim_store import ClaimStore
 from fanfold_producer.client import CLOSE_TIMEOUT_S, QUEUE_BYTES_MAX, QUEUE_RECORDS_MAX
 from fanfold_producer.errors import FanOutUnknown
-from fanfold_producer.fan_out import BuiltFanOut, build_fan_out, deadline_to_ms
+from fanfold_producer.fan_out import BuiltFanOut, OnDeadline, build_now
 from fanfold_producer.handle import FanOutHandle
 from fanfold_producer.kafka import KafkaConfig
 from fanfold_producer.loop_worker import LoopWorker
 from fanfold_producer.results import Results
 from fanfold_producer.sender import Sender
 from fanfold_producer.transaction import TransactionalSender
-from fanfold_schemas import DEFAULT_TOPIC, check_id, check_topic, new_fan_out_id
+from fanfold_schemas import DEFAULT_TOPIC, check_id, check_topic
 from fanfold_schemas.limits import FAN_OUT_SIZE_MAX
 from fanfold_sql import FanOutState
 
@@ -43,7 +44,7 @@ class Publisher:
         source: the CloudEvents source of the records, such as the name of your service.
         queue_records_max: records that may wait for the broker; beyond it callers wait.
         queue_bytes_max: the same in bytes.
-        prepare: prepared statements; False behind PgBouncer before 1.21 in transaction mode.
+        prepare: prepared statements, where the connection is direct.
         claim_store: where large args go and large results come from; None: large args are refused.
     """
 
@@ -83,7 +84,9 @@ class Publisher:
         fold: str | None = None,
         base: Mapping[str, int] | None = None,
         quorum: int | None = None,
+        max_failures: int | None = None,
         deadline: datetime | timedelta | None = None,
+        on_deadline: OnDeadline = "fail",
         topic: str | None = None,
         traceparent: str | None = None,
         timeout: float = 60.0,
@@ -101,8 +104,13 @@ class Publisher:
                 tasks that contradict their fan-out are refused by the fleet). None: a new one.
             fold: name of a built-in fold or of a `@fold` handler, run once when the fan-out is complete.
             base: the thread's clock that this was derived from, {branch: counter}; None: it is never stale.
-            quorum: so many successes complete it; None: all tasks do, failed ones included.
-            deadline: after which it is overdue. With a `fan_out_id`, a datetime: a timedelta would move.
+            quorum: so many successes complete it, and the other tasks are not run any more; None: all tasks do, failed
+                ones included.
+            max_failures: more failed tasks than this end it as failed: no fold, and the other tasks are not run any
+                more. 0: the first failure does. None: it completes with as many as there are.
+            deadline: when it ends, complete or not, by the clock of Postgres, once a member has seen a task of it.
+                With a `fan_out_id`, a datetime: a timedelta would move.
+            on_deadline: `fail` it, or `fold` the results it has; either way the other tasks are not run any more.
             topic: instead of the publisher's.
             traceparent: W3C trace context, written to every record.
             timeout: seconds for the writing, waiting for other callers' transactions included.
@@ -114,7 +122,19 @@ class Publisher:
             ClaimStoreUnavailable: large args could not be put. Nothing was published; publish again.
             KafkaConfigError: librdkafka does not take the settings.
         """
-        built = self._build(thread_id, sends, topic, fan_out_id, fold, base, quorum, deadline, traceparent)
+        built = self._build(
+            thread_id,
+            sends,
+            topic,
+            fan_out_id=fan_out_id,
+            fold=fold,
+            base=base,
+            quorum=quorum,
+            max_failures=max_failures,
+            deadline=deadline,
+            on_deadline=on_deadline,
+            traceparent=traceparent,
+        )
         writer = self._writer(built)
         if self._claim_store is not None and built.large_args:
             self._worker.submit(self._claim_store.put_all(built.fan_out.id, built.large_args, timeout)).result()
@@ -130,7 +150,9 @@ class Publisher:
         fold: str | None = None,
         base: Mapping[str, int] | None = None,
         quorum: int | None = None,
+        max_failures: int | None = None,
         deadline: datetime | timedelta | None = None,
+        on_deadline: OnDeadline = "fail",
         topic: str | None = None,
         traceparent: str | None = None,
         timeout: float = 60.0,  # noqa: ASYNC109
@@ -139,7 +161,18 @@ class Publisher:
         # The caller's iterable is its own: it is read here, where the caller expects it to be.
         listed = sends if isinstance(sends, str | bytes | Mapping) else list(islice(sends, FAN_OUT_SIZE_MAX + 1))
         built = await asyncio.to_thread(
-            self._build, thread_id, listed, topic, fan_out_id, fold, base, quorum, deadline, traceparent
+            self._build,
+            thread_id,
+            listed,
+            topic,
+            fan_out_id=fan_out_id,
+            fold=fold,
+            base=base,
+            quorum=quorum,
+            max_failures=max_failures,
+            deadline=deadline,
+            on_deadline=on_deadline,
+            traceparent=traceparent,
         )
         writer = self._writer(built)
         if self._claim_store is not None and built.large_args:
@@ -198,31 +231,9 @@ class Publisher:
     ) -> None:
         await self.aclose()
 
-    def _build(
-        self,
-        thread_id: str,
-        sends: Iterable[object],
-        topic: str | None,
-        fan_out_id: str | None,
-        fold: str | None,
-        base: Mapping[str, int] | None,
-        quorum: int | None,
-        deadline: datetime | timedelta | None,
-        traceparent: str | None,
-    ) -> BuiltFanOut:
-        return build_fan_out(
-            thread_id,
-            sends,
-            topic=self._topic if topic is None else topic,
-            fan_out_id=new_fan_out_id() if fan_out_id is None else fan_out_id,
-            fold=fold,
-            base=base,
-            quorum=quorum,
-            deadline_ms=deadline_to_ms(deadline, datetime.now(UTC), repeatable=fan_out_id is not None),
-            traceparent=traceparent,
-            source=self._source,
-            claim_check_bytes_min=None if self._claim_store is None else self._claim_store.bytes_min,
-        )
+    def _build(self, thread_id: str, sends: Iterable[object], topic: str | None, **options: Any) -> BuiltFanOut:
+        topic = self._topic if topic is None else topic
+        return build_now(thread_id, sends, topic=topic, source=self._source, claim_store=self._claim_store, **options)
 
     def _writer(self, built: BuiltFanOut) -> Sender | TransactionalSender:
         with self._lock:

@@ -8,9 +8,17 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from fanfold_producer.claim_store import ClaimStore, fill_in, needed
-from fanfold_producer.errors import DatabaseNeeded, FanOutCancelled, FanOutFailed, FanOutStale, FoldFailed, TaskFailure
+from fanfold_producer.errors import (
+    DatabaseNeeded,
+    FanOutCancelled,
+    FanOutExpired,
+    FanOutFailed,
+    FanOutStale,
+    FoldFailed,
+    TaskFailure,
+)
 from fanfold_schemas import FOLD_INDEX, ClaimCheck, decode_payload, derive_fold_task_id, payload_check
-from fanfold_sql import FanOutState, Store, StoredResult, StoreUnavailable
+from fanfold_sql import DeadLetterFilter, FanOutState, Store, StoredResult, StoreUnavailable
 
 POLL_MIN_S = 0.005
 POLL_MAX_S = 0.25
@@ -58,12 +66,20 @@ class Results:
                 f"fan-out {fan_out_id} was cancelled with {outstanding} of its results outstanding; they are refused. "
                 "To do the work after all, publish it under another fan_out_id."
             )
+        if state.ended_by == "deadline":
+            raise FanOutExpired(
+                f"fan-out {fan_out_id} was not complete at its deadline, with {state.remaining} of {state.size} "
+                "results outstanding; they are refused. Publish the work under another fan_out_id, with more time, or "
+                "with on_deadline='fold' to get what there is."
+            )
+        if state.ended_by == "failures":
+            await _values(store, state, return_failures=False)
         if state.state == "failed":
             errors = await _errors(store, fan_out_id)
             reason = errors.get(derive_fold_task_id(fan_out_id), _NO_REASON)
             raise FoldFailed(
                 f"fold {state.fold!r} of fan-out {fan_out_id} failed after its {size} tasks had finished: {reason}. "
-                f"Mend it, then run `fanfold replay --thread {state.thread_id} --rerun`."
+                f"Mend it, then run `fanfold dead-letters redrive --fan-out {fan_out_id} --execute`."
             )
         if state.fold is not None:
             folded = await store.read_results(fan_out_id, after=FOLD_INDEX - 1, limit=1)
@@ -117,7 +133,7 @@ class Results:
             except StoreUnavailable:
                 if time.monotonic() - heard > STORE_PATIENCE_S:
                     raise
-            if seen is not None and seen.state in ("done", "failed", "stale", "cancelled"):
+            if seen is not None and seen.ended:
                 return seen
             left_s = float("inf") if timeout is None else started + timeout - time.monotonic()
             if left_s <= 0:
@@ -154,7 +170,7 @@ async def _values(store: Store, state: FanOutState, return_failures: bool) -> li
         values[at] = TaskFailure(result.index, result.task_id, errors.get(result.task_id, _NO_REASON))
     if return_failures:
         return values
-    if state.quorum is not None and len(values) - len(failed) >= state.quorum:
+    if state.ended_by is None and state.quorum is not None and len(values) - len(failed) >= state.quorum:
         return [value for at, value in enumerate(values) if at not in failed]
     raise _failure(state, [values[at] for at in failed])
 
@@ -164,7 +180,7 @@ async def _errors(store: Store, fan_out_id: str) -> dict[str, str]:
     errors: dict[str, str] = {}
     after = 0
     while True:
-        page = await store.list_dead_letters(fan_out_id=fan_out_id, after=after, limit=PAGE_RESULTS)
+        page = await store.list_dead_letters(DeadLetterFilter(fan_out_id=fan_out_id), after=after, limit=PAGE_RESULTS)
         errors.update({letter.task_id: letter.error for letter in page if letter.task_id is not None})
         if len(page) < PAGE_RESULTS:
             return errors
@@ -174,10 +190,13 @@ async def _errors(store: Store, fan_out_id: str) -> dict[str, str]:
 def _failure(state: FanOutState, failures: list[TaskFailure]) -> FanOutFailed:
     named = "; ".join(f"index {f.index}: {f.error}" for f in failures[:_NAMED_MAX])
     more = f"; and {len(failures) - _NAMED_MAX} more" if len(failures) > _NAMED_MAX else ""
+    what = f"{len(failures)} of {state.size} tasks of fan-out {state.fan_out_id} failed for good: {named}{more}. "
+    if state.ended_by is not None:
+        what += f"It takes {state.max_failures}, so it ended with {state.remaining} outstanding; they are refused. Mend"
+    else:
+        what += "Pass return_failures=True to get the other results, or mend"
     return FanOutFailed(
-        f"{len(failures)} of {state.size} tasks of fan-out {state.fan_out_id} failed for good: {named}{more}. "
-        "Pass return_failures=True to get the other results, or mend the handler and run "
-        f"`fanfold replay --thread {state.thread_id} --rerun`.",
+        f"{what} the handler and run `fanfold dead-letters redrive --fan-out {state.fan_out_id} --execute`.",
         failures,
     )
 

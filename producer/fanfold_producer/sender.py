@@ -87,8 +87,8 @@ class Sender:
             try:
                 step.result(max(0.0, deadline - time.monotonic()))
             except FutureTimeout:
-                raise batch.too_late(timeout) from None
-        batch.check()
+                raise batch.too_late(timeout, self._client.trouble.advice()) from None
+        batch.check(self._client.trouble.advice())
 
     async def asend(self, records: Sequence[Record], timeout: float = 60.0) -> None:  # noqa: ASYNC109
         """`send` for an event loop, which is never blocked. A cancelled call may still write its records."""
@@ -101,8 +101,8 @@ class Sender:
             try:
                 await asyncio.wait_for(asyncio.wrap_future(step), max(0.0, deadline - time.monotonic()))
             except TimeoutError:
-                raise batch.too_late(timeout) from None
-        batch.check()
+                raise batch.too_late(timeout, self._client.trouble.advice()) from None
+        batch.check(self._client.trouble.advice())
 
     def close(self, timeout: float = CLOSE_TIMEOUT_S) -> int:
         """Write what is queued, at most `timeout` seconds, and stop. Returns how many records were given up.
@@ -181,20 +181,20 @@ class _Batch:
         if finished:
             self.done.set_result(None)
 
-    def check(self) -> None:
+    def check(self, advice: str) -> None:
         if self._first_error is not None:
             raise PublishError(
                 f"{self._failed} of {self._total} records were not acknowledged by {self._servers}; "
-                f"the first: {failure_text(self._first_error)}",
+                f"the first: {failure_text(self._first_error, advice)}",
                 failed=self._failed,
                 total=self._total,
             )
 
-    def too_late(self, timeout: float) -> PublishError:
+    def too_late(self, timeout: float, advice: str) -> PublishError:
         missing = self._total - self._acknowledged
         return PublishError(
             f"{missing} of {self._total} records were not acknowledged by {self._servers} within {timeout:g} s; "
-            "they may still arrive. Check that the broker is up and reachable, then publish all of them again: "
+            f"they may still arrive. To do: {advice}, then publish all of them again: "
             "the ids are the same, so twice is harmless.",
             failed=missing,
             total=self._total,

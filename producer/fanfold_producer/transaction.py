@@ -26,6 +26,7 @@ from fanfold_producer.client import (
 from fanfold_producer.errors import PublishError
 from fanfold_producer.kafka import KafkaConfig
 from fanfold_producer.record import Record
+from fanfold_producer.trouble import Trouble
 
 TRANSACTION_TIMEOUT_MS = 30_000
 """After so long the broker gives up on a publisher that died in the middle. Until then, readers of committed
@@ -77,6 +78,7 @@ class TransactionalSender:
             ),
         }
         self._producer: Producer | None = None
+        self._trouble = Trouble()
         self._closed = False
         # One worker is both the queue and the lock: a producer can have one transaction at a time.
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="fanfold-transaction")
@@ -139,9 +141,14 @@ class TransactionalSender:
 
     def _ready(self, deadline: float) -> Producer:
         if self._producer is None:
-            producer = new_producer(self._settings, lambda error: None)
+            self._trouble = Trouble()
+            producer = new_producer(self._settings, self._trouble)
             # Under the same transactional id, this also ends what a predecessor of ours left open.
-            producer.init_transactions(_left(deadline))
+            try:
+                producer.init_transactions(_left(deadline))
+            except KafkaException:
+                producer.poll(0)  # what it heard of its connections is told here and nowhere else
+                raise
             self._producer = producer
         return self._producer
 
@@ -165,15 +172,16 @@ class TransactionalSender:
 
     def _publish_error(self, attempt: _Attempt, error: KafkaError) -> PublishError:
         total = len(attempt.records)
+        reason = failure_text(error, self._trouble.advice())
         if attempt.committing:
             message = (
                 f"it is unknown whether {total} records were published: {self._servers} did not confirm the "
-                f"transaction's end. {failure_text(error)}. Publish the same again: twice is harmless."
+                f"transaction's end. {reason}. Publish the same again: twice is harmless."
             )
         else:
             message = (
                 f"none of {total} records was published at {self._servers}: their transaction was aborted. "
-                f"The reason: {failure_text(error)}"
+                f"The reason: {reason}"
             )
             if error.name() in ("_UNSUPPORTED_FEATURE", "UNSUPPORTED_VERSION"):
                 message += ". This broker has no transactions: publish with atomic=False."

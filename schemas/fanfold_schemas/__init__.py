@@ -12,6 +12,7 @@ from fanfold_schemas.codec import (
     encode_payload,
     encode_task,
     pack_value,
+    with_attempt,
     with_run,
 )
 from fanfold_schemas.errors import SchemaError
@@ -61,5 +62,6 @@ __all__ = [
     "task_headers",
     "to_send",
     "unpack_headers",
+    "with_attempt",
     "with_run",
 ]

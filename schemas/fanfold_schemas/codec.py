@@ -74,10 +74,12 @@ def with_run(value: bytes, run: int) -> bytes:
     Raises:
         SchemaError: it is no task, or with the new run it is too large to be a record.
     """
-    decode_task(value)
-    value = pack_value({**unpack(value), "run": run, "attempt": 1})
-    decode_task(value)
-    return value
+    return _with_fields(value, run=run, attempt=1)
+
+
+def with_attempt(value: bytes, attempt: int) -> bytes:
+    """The record value of the same task in the same run as another attempt; as `with_run` otherwise."""
+    return _with_fields(value, attempt=attempt)
 
 
 def encode_payload(value: Any) -> bytes:
@@ -149,6 +151,13 @@ def arg_hash(task: Task) -> int:
     asked = [task.node, task.arg] if task.arg_check is None else [task.node, None, task.arg_check.sha256]
     canonical = ormsgpack.packb(asked, option=ormsgpack.OPT_SORT_KEYS)
     return int.from_bytes(hashlib.blake2b(canonical, digest_size=8).digest(), "big", signed=True)
+
+
+def _with_fields(value: bytes, **fields: int) -> bytes:
+    decode_task(value)
+    value = pack_value({**unpack(value), **fields})
+    decode_task(value)
+    return value
 
 
 def _other_version(version: object) -> str:

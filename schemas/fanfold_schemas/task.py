@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -12,6 +12,7 @@ from fanfold_schemas.limits import FAN_OUT_SIZE_MAX, INT64_MAX, RUN_MAX
 
 Id = Annotated[str, msgspec.Meta(pattern=ID_PATTERN)]
 Run = Annotated[int, msgspec.Meta(ge=1, le=RUN_MAX)]
+
 
 WIRE_VERSION = 1
 FOLD_INDEX = -1
@@ -36,7 +37,9 @@ class FanOut(msgspec.Struct, frozen=True):
         size: number of tasks, 1 to 100,000.
         fold: name of a built-in fold or of a handler declared with `@fold`; none: the results stand for themselves.
         quorum: so many successes complete the fan-out, 1 to size; none: all tasks do, failed ones included.
-        deadline_ms: unix time in milliseconds after which it is overdue; none: never.
+        deadline_ms: unix time in milliseconds at which it ends, complete or not; none: never.
+        max_failures: more failed tasks than this end it as failed; none: it completes with as many as there are.
+        on_deadline: `fold`: its deadline completes it with the results it has; none: its deadline fails it.
     """
 
     id: Id
@@ -44,6 +47,8 @@ class FanOut(msgspec.Struct, frozen=True):
     fold: Id | None = None
     quorum: Annotated[int, msgspec.Meta(ge=1, le=FAN_OUT_SIZE_MAX)] | None = None
     deadline_ms: Annotated[int, msgspec.Meta(ge=1, le=INT64_MAX)] | None = None
+    max_failures: Annotated[int, msgspec.Meta(ge=0, le=FAN_OUT_SIZE_MAX)] | None = None
+    on_deadline: Literal["fold"] | None = None
 
 
 class Task(msgspec.Struct, frozen=True):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from fanfold_sql.audit import AuditedFanOut, AuditedTask, Place
 from fanfold_sql.errors import (
     Conflict,
     Fenced,
     MigrationNeeded,
+    PreparedLost,
     Rewound,
     StoreError,
     StoreRejected,
@@ -20,6 +22,9 @@ from fanfold_sql.records import (
     CommitReply,
     CompletedFanOut,
     DeadLetter,
+    DeadLetterCount,
+    DeadLetterFilter,
+    ExpiredFanOut,
     FanOutState,
     Finished,
     FoldOf,
@@ -29,6 +34,8 @@ from fanfold_sql.records import (
     PartitionCommit,
     PartitionState,
     Pruned,
+    Standing,
+    Stopped,
     StoredDeadLetter,
     StoredResult,
     ThreadState,
@@ -36,6 +43,8 @@ from fanfold_sql.records import (
 from fanfold_sql.store import Store, reopen_fan_out
 
 __all__ = [
+    "AuditedFanOut",
+    "AuditedTask",
     "CancelledThread",
     "Claim",
     "CommitBatch",
@@ -43,6 +52,9 @@ __all__ = [
     "CompletedFanOut",
     "Conflict",
     "DeadLetter",
+    "DeadLetterCount",
+    "DeadLetterFilter",
+    "ExpiredFanOut",
     "FanOutState",
     "Fenced",
     "Finished",
@@ -55,8 +67,12 @@ __all__ = [
     "OutboxRow",
     "PartitionCommit",
     "PartitionState",
+    "Place",
+    "PreparedLost",
     "Pruned",
     "Rewound",
+    "Standing",
+    "Stopped",
     "Store",
     "StoreError",
     "StoreRejected",

@@ -13,11 +13,12 @@ COMMIT_RESULTS = (
     "select outcomes, completed_fan_out_ids, completed_runs, completed_outbox_ids, outbox_ids, commit_seqs"
     " from fanfold.commit_results(%s::uuid,"
     "%s::int8[], %s::int8[], %s::int8[], %s::int8[], %s::text[],"
-    "%s::text[], %s::text[], %s::int4[], %s::jsonb[], %s::text[], %s::int4[], %s::int8[], %s::text[],"
+    "%s::text[], %s::text[], %s::int4[], %s::jsonb[], %s::text[], %s::int4[], %s::int4[], %s::int8[], %s::text[],"
+    " %s::text[],"
     "%s::int4[], %s::text[], %s::int4[], %s::int4[], %s::bool[], %s::int8[], %s::bytea[],"
     "%s::int8[], %s::int8[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bytea[], %s::bytea[],"
     " %s::bytea[],"
-    "%s::int4[], %s::text[], %s::bytea[], %s::bytea[], %s::bytea[], %s::int4)"
+    "%s::int4[], %s::text[], %s::bytea[], %s::bytea[], %s::bytea[], %s::int4[], %s::int4)"
 )
 
 CHECK_TASKS = (
@@ -41,7 +42,9 @@ class FanOutColumns:
         self.bases: list[str] = []
         self.folds: list[str | None] = []
         self.quorums: list[int | None] = []
+        self.max_failures: list[int | None] = []
         self.deadlines_ms: list[int | None] = []
+        self.on_deadlines: list[str | None] = []
         self.topics: list[str | None] = []
 
     def add(self, task: Task, topic: str | None) -> int:
@@ -57,7 +60,9 @@ class FanOutColumns:
             self.bases.append(base)
             self.folds.append(fan_out.fold)
             self.quorums.append(fan_out.quorum)
+            self.max_failures.append(fan_out.max_failures)
             self.deadlines_ms.append(fan_out.deadline_ms)
+            self.on_deadlines.append(fan_out.on_deadline)
             self.topics.append(topic)
             position = self._position[key] = len(self.ids)
         return position
@@ -67,6 +72,8 @@ def commit_parameters(batch: CommitBatch, lease_ms: int) -> list[Any]:
     """Parameters of `COMMIT_RESULTS`, in its order."""
     fan_outs = FanOutColumns()
     fan = [fan_outs.add(result.task, result.topic) for result in batch.results]
+    for task, topic in batch.opens:
+        fan_outs.add(task, topic)
     tasks = [result.task for result in batch.results]
     parts, dead, out = batch.partitions, batch.dead_letters, batch.outbox
     return [
@@ -82,7 +89,9 @@ def commit_parameters(batch: CommitBatch, lease_ms: int) -> list[Any]:
         fan_outs.bases,
         fan_outs.folds,
         fan_outs.quorums,
+        fan_outs.max_failures,
         fan_outs.deadlines_ms,
+        fan_outs.on_deadlines,
         fan_outs.topics,
         fan,
         [task.task_id for task in tasks],
@@ -106,6 +115,7 @@ def commit_parameters(batch: CommitBatch, lease_ms: int) -> list[Any]:
         [o.key for o in out],
         [o.value for o in out],
         [o.headers for o in out],
+        [o.delay_ms for o in out],
         lease_ms,
     ]
 

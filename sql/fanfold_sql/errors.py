@@ -55,6 +55,10 @@ class MigrationNeeded(StoreError):
     """The database lacks the schema, or has one of another release. Do: run `fanfold migrate`."""
 
 
+class PreparedLost(StoreError):
+    """A pooler that passes for Postgres itself mixes up prepared statements. Do: stop, and start without them."""
+
+
 def translate(error: psycopg.Error) -> StoreError:
     """The store's error for psycopg's."""
     state = error.sqlstate
@@ -69,10 +73,21 @@ def translate(error: psycopg.Error) -> StoreError:
             return Conflict(message, frozenset(position - 1 for position in json.loads(detail or "[]")))
         case "3F000" | "42883" | "42P01":
             return MigrationNeeded(f"{message}; run `fanfold migrate` against this database")
+        case "26000" | "42P05":
+            return PreparedLost(
+                f"{message}: a pooler lends this connection's server to others, and keeps no prepared statements "
+                "apart; pass `--no-prepare` (`prepare=False` to a Publisher or a Store)"
+            )
         case "25006" | "25P03" | "25P04":
             # psycopg calls them internal errors. A server that takes no writes is a standby in mid-failover, and no
             # result is to blame for it; the others are timeouts of the server's.
             return StoreUnavailable(message)
+        case str() if state.startswith("XX"):
+            # Damaged tables, faults of the server: parked as dead letters, good results would be lost by the thousand.
+            return StoreUnavailable(f"{message} ({state})")
+        case str() if state.startswith("54"):
+            # psycopg calls them operational. A value that is too large for Postgres stays so.
+            return StoreRejected(f"{message} ({state})", state)
         case _ if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
             # Includes deadlock, serialization failure, shutdown, too many connections, lock table full: all pass.
             return StoreUnavailable(message)

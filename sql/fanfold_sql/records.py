@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
-from fanfold_schemas import Outcome, Task
+from fanfold_schemas import FanOut, Outcome, Task
 
 Islands = tuple[tuple[int, int], ...]
 """Finished half-open ranges of offsets above `next_offset`, ascending and apart from each other."""
 
 
+Stopped = Literal["gone", "unreadable"]
+"""Why a partition is not read on: the log lost the next offset, or has a batch there that cannot be read."""
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A partition that is ours under `epoch`. `next_offset` None: nothing was ever finished here."""
+    """A partition that is ours under `epoch`.
+
+    `next_offset` None: nothing was ever finished here. `stopped_because`: not to be read until an operator decided.
+    """
 
     progress_id: int
     epoch: int
@@ -23,6 +31,7 @@ class Claim:
     islands: Islands
     commit_seq: int
     previous_topic_id: str | None
+    stopped_because: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,24 +75,42 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class OutboxRecord:
-    """A record to publish after the commit. `result`: position of the result without which it is not written."""
+    """A record to publish after the commit.
+
+    Attributes:
+        result: position of the result without which it is not written.
+        delay_ms: not before so long from now, by whichever relay is there then; 0: by whoever commits it, at once.
+    """
 
     topic: str
     key: bytes | None
     value: bytes | None
     headers: bytes
     result: int | None = None
+    delay_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class CommitBatch:
-    """One transaction's worth. `partitions` may be empty: the store without Kafka."""
+    """One transaction's worth. `partitions` may be empty: the store without Kafka.
+
+    `opens`: tasks, with their topics, whose fan-outs are opened ahead of their first result.
+    """
 
     results: list[Finished]
     partitions: list[PartitionCommit] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     outbox: list[OutboxRecord] = field(default_factory=list)
     owner: UUID | None = None
+    opens: list[tuple[Task, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class ExpiredFanOut:
+    """A fan-out that its deadline ended. `folds`: completed with what it has; else it failed."""
+
+    fan_out_id: str
+    folds: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,16 +146,12 @@ class OutboxRow:
 
 @dataclass(frozen=True, slots=True)
 class FoldOf:
-    """What a fold task is made from."""
+    """What a fold task is made from. `fan_out` has a fold."""
 
-    fan_out_id: str
+    fan_out: FanOut
     run: int
     thread_id: str
-    size: int
     base: dict[str, int]
-    fold: str
-    quorum: int | None
-    deadline_ms: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +170,8 @@ class StoredResult:
 class FanOutState:
     """A fan-out and how far it is.
 
-    `state`: `open`, `folding`, `done`, `failed` (its fold failed), `stale` or `cancelled`.
+    `state`: `open`, `folding`, `done`, `failed`, `stale` or `cancelled`.
+    `ended_by`: why it failed: `failures` or `deadline`; None: its fold failed.
     `size` 0: cancelled before anybody saw one of its tasks.
     """
 
@@ -160,12 +184,20 @@ class FanOutState:
     base: dict[str, int]
     fold: str | None
     quorum: int | None
+    max_failures: int | None
     deadline_ms: int | None
+    on_deadline: Literal["fold"] | None
     topic: str | None
     state: str
+    ended_by: str | None
     created_at: datetime
     completed_at: datetime | None
     folded_at: datetime | None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come of it, unless somebody reopens it."""
+        return self.state not in ("open", "folding")
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +217,10 @@ class CancelledThread:
 
 @dataclass(frozen=True, slots=True)
 class PartitionState:
-    """Progress of a partition as an operator sees it. `idle_seconds`: since its owner last said that it lives."""
+    """Progress of a partition as an operator sees it.
+
+    `idle_seconds`: since its owner last said that it lives. `stopped`: nobody reads on, and why.
+    """
 
     progress_id: int
     group_id: str
@@ -201,13 +236,46 @@ class PartitionState:
     claimed_at: datetime | None
     seen_at: datetime | None
     idle_seconds: float | None
+    stopped: Stopped | None = None
+    stopped_because: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterFilter:
+    """Which dead letters. What is None lets all pass; of several `codes`, any.
+
+    Attributes:
+        since, until: when they were parked, the latter excluded.
+        unresolved: only those that were neither redriven nor dropped.
+    """
+
+    ids: Sequence[int] | None = None
+    topic: str | None = None
+    group_id: str | None = None
+    thread_id: str | None = None
+    fan_out_id: str | None = None
+    task_id: str | None = None
+    codes: Sequence[str] | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    unresolved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class StoredDeadLetter:
+    """A parked record as read back.
+
+    Attributes:
+        value_bytes: size of its value; None: it has none.
+        key, value, headers: None also if they were not asked for.
+        resolution: `redriven` or `dropped`; None: neither.
+    """
+
     dead_letter_id: int
     group_id: str
+    cluster_id: str
     topic: str
+    topic_id: str
     partition: int
     offset: int
     thread_id: str | None
@@ -215,10 +283,39 @@ class StoredDeadLetter:
     task_id: str | None
     code: str
     error: str
+    value_bytes: int | None
     key: bytes | None
     value: bytes | None
     headers: bytes | None
     created_at: datetime
+    resolved_at: datetime | None
+    resolution: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterCount:
+    """How many there are of one code, and the highest of their ids."""
+
+    code: str
+    count: int
+    newest_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a dead letter's task stands now; see `judge_dead_letters.sql`."""
+
+    dead_letter_id: int
+    resolution: str | None
+    newer_id: int | None
+    ended_by: str | None
+    fan_out_run: int | None
+    complete: bool
+    refused: int
+    status: str | None
+    run: int | None
+    index: int | None
+    arg_hash: int | None
 
 
 @dataclass(frozen=True, slots=True)

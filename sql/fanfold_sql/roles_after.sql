@@ -11,4 +11,4 @@ grant execute on all functions in schema fanfold to fanfold_worker;
 -- Parts of the commit: they rely on locks that their caller holds.
 revoke execute on function fanfold.advance_clocks, fanfold.admit_results, fanfold.settle_results,
     fanfold.clock_makes_stale, fanfold.progress_key, fanfold.next_outbox_id,
-    fanfold.timeline from fanfold_worker;
+    fanfold.timeline, fanfold.match_dead_letters from fanfold_worker;

@@ -12,8 +12,21 @@ import psycopg
 from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
 
-from fanfold_schemas import Outcome, Task, VectorClock
+from fanfold_schemas import FanOut, Outcome, Task, VectorClock
+from fanfold_sql.audit import (
+    AUDIT_FAN_OUTS,
+    AUDIT_OUTBOX,
+    AUDIT_TASKS,
+    LIST_TOPIC_FAN_OUTS,
+    AuditedFanOut,
+    AuditedTask,
+    Place,
+    audited_fan_out,
+    audited_task,
+    task_parameters,
+)
 from fanfold_sql.commit import CHECK_TASKS, COMMIT_RESULTS, check_parameters, commit_parameters, commit_reply
+from fanfold_sql.dead_letters import COUNT_DEAD_LETTERS, LIST_DEAD_LETTERS, filter_parameters
 from fanfold_sql.errors import StoreUnavailable, translate
 from fanfold_sql.pool import open_pool
 from fanfold_sql.records import (
@@ -21,11 +34,15 @@ from fanfold_sql.records import (
     Claim,
     CommitBatch,
     CommitReply,
+    DeadLetterCount,
+    DeadLetterFilter,
+    ExpiredFanOut,
     FanOutState,
     FoldOf,
     OutboxRow,
     PartitionState,
     Pruned,
+    Stopped,
     StoredDeadLetter,
     StoredResult,
     ThreadState,
@@ -35,6 +52,8 @@ from fanfold_sql.records import (
 Row = tuple[Any, ...]
 CancelAnswer = Literal["cancelled", "done", "unknown"]
 Record = TypeVar("Record")
+
+EVERY_DEAD_LETTER = DeadLetterFilter()
 
 
 class Store:
@@ -50,7 +69,7 @@ class Store:
     @classmethod
     @asynccontextmanager
     async def open(cls, dsn: str, *, pool_size: int = 4, prepare: bool = True) -> AsyncIterator[Store]:
-        """A store on a pool of its own. `prepare=False` for PgBouncer before 1.21 in transaction mode."""
+        """A store on a pool of its own. `prepare`: prepared statements, where the connection is direct."""
         async with open_pool(dsn, size=pool_size, prepare=prepare) as pool:
             yield cls(pool)
 
@@ -74,6 +93,18 @@ class Store:
             await connection.execute(COMMIT_RESULTS, commit_parameters(batch, 0), binary=True)
             raise psycopg.Rollback
 
+    async def open_fan_outs(self, tasks: Sequence[tuple[Task, str]]) -> None:
+        """Open the fan-outs of these tasks, each with its topic, ahead of a result: a deadline holds from then on.
+
+        A base that is newer than its thread's clock moves it, as a first result would.
+        """
+        await self.commit(CommitBatch(results=[], opens=list(tasks)))
+
+    async def expire_fan_outs(self, *, limit: int = 100) -> list[ExpiredFanOut]:
+        """Act on up to `limit` deadlines that have passed. Any member may, at any time; what it ended is returned."""
+        rows = await self._all("select fan_out_id, folds from fanfold.expire_fan_outs(%s::int4)", (limit,))
+        return [ExpiredFanOut(*row) for row in rows]
+
     async def check_tasks(self, tasks: Sequence[Task], arg_hashes: Sequence[int]) -> list[str | None]:
         """Per task, why its handler need not run: `duplicate`, `stale`, `closed`, `conflict`; None: it must run."""
         row = await self._one(CHECK_TASKS, check_parameters(tasks, arg_hashes))
@@ -85,12 +116,33 @@ class Store:
     ) -> Claim:
         """Take a partition under a new epoch; commits of every earlier owner are fenced from here on."""
         row = await self._one(
-            "select progress_id, epoch, next_offset, islands, commit_seq, previous_topic_id"
+            "select progress_id, epoch, next_offset, islands, commit_seq, previous_topic_id, stopped_because"
             " from fanfold.claim_partition(%s, %s, %s, %s, %s::int4, %s)",
             (group_id, cluster_id, topic, topic_id, partition, owner),
         )
-        progress_id, epoch, next_offset, islands, commit_seq, previous = row
-        return Claim(progress_id, epoch, next_offset, islands_from_text(islands), commit_seq, previous)
+        progress_id, epoch, next_offset, islands, commit_seq, previous, stopped_because = row
+        islands = islands_from_text(islands)
+        return Claim(progress_id, epoch, next_offset, islands, commit_seq, previous, stopped_because)
+
+    async def begin_group(
+        self, group_id: str, cluster_id: str, topic: str, topic_id: str, next_offsets: Sequence[int]
+    ) -> None:
+        """Make a group without any progress in a topic begin at these offsets, of partition 0 and so on.
+
+        Nothing happens if it has progress in one of them. Claims made before are void either way: claim again.
+        """
+        await self._one(
+            "select fanfold.begin_group(%s, %s, %s, %s, %s::int8[])",
+            (group_id, cluster_id, topic, topic_id, list(next_offsets)),
+        )
+
+    async def stop_partition(self, owner: UUID, progress_id: int, epoch: int, stopped: Stopped, because: str) -> bool:
+        """Note why the owner does not read on. False: it is somebody else's by now."""
+        row = await self._one(
+            "select fanfold.stop_partition(%s, %s::int8, %s::int8, %s, %s)",
+            (owner, progress_id, epoch, stopped, because),
+        )
+        return bool(row[0])
 
     async def release_partitions(self, owner: UUID, held: Sequence[tuple[int, int]]) -> None:
         """Give up partitions, each as (progress_id, epoch)."""
@@ -203,19 +255,19 @@ class Store:
 
     async def list_dead_letters(
         self,
+        where: DeadLetterFilter = EVERY_DEAD_LETTER,
         *,
-        topic: str | None = None,
-        fan_out_id: str | None = None,
-        code: str | None = None,
         after: int = 0,
         limit: int = 100,
+        with_bytes: bool = False,
     ) -> list[StoredDeadLetter]:
-        """Parked records, oldest first, those with an id above `after`."""
-        rows = await self._all(
-            "select * from fanfold.list_dead_letters(%s::text, %s::text, %s::text, %s::int8, %s::int4)",
-            (topic, fan_out_id, code, after, limit),
-        )
+        """A page of parked records, oldest first, those with an id above `after`; their bytes only on request."""
+        rows = await self._all(LIST_DEAD_LETTERS, [*filter_parameters(where), with_bytes, after, limit])
         return [StoredDeadLetter(*row) for row in rows]
+
+    async def count_dead_letters(self, where: DeadLetterFilter = EVERY_DEAD_LETTER) -> list[DeadLetterCount]:
+        """How many there are, by code, the most frequent first."""
+        return [DeadLetterCount(*row) for row in await self._all(COUNT_DEAD_LETTERS, filter_parameters(where))]
 
     async def claim_outbox(self, *, limit: int, lease_ms: int) -> list[OutboxRow]:
         """Lease due records, oldest first. Acknowledge them in time or another relay publishes them too."""
@@ -245,6 +297,29 @@ class Store:
         """Those of them that there are."""
         row = await self._one("select fanfold.existing_fan_outs(%s::text[])", (list(fan_out_ids),))
         return set(row[0])
+
+    async def audit_tasks(
+        self, cluster_id: str, topic_id: str, groups: Sequence[str], places: Sequence[Place]
+    ) -> list[AuditedTask]:
+        """What is stored about records of a topic, in input order."""
+        rows = await self._all(AUDIT_TASKS, task_parameters(cluster_id, topic_id, groups, places))
+        return [audited_task(row) for row in rows]
+
+    async def audit_outbox(self, topic: str, asked: Sequence[tuple[bytes | None, str]]) -> list[bool]:
+        """Per (key, text), whether a record of that key (None: any) that contains the text waits to be published."""
+        row = await self._one(AUDIT_OUTBOX, (topic, [key for key, _ in asked], [text for _, text in asked]))
+        waits: list[bool] = row[0]
+        return waits
+
+    async def audit_fan_outs(self, fan_out_ids: Sequence[str]) -> list[AuditedFanOut]:
+        """Those of them that there are, counted through."""
+        return [audited_fan_out(row) for row in await self._all(AUDIT_FAN_OUTS, (list(fan_out_ids),))]
+
+    async def list_topic_fan_outs(
+        self, topic: str, *, thread_id: str | None = None, after: str = "", limit: int = 1000
+    ) -> list[str]:
+        """A page of the ids of fan-outs that were fed from a topic."""
+        return [row[0] for row in await self._all(LIST_TOPIC_FAN_OUTS, (topic, thread_id, after, limit))]
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
@@ -297,11 +372,14 @@ def _outbox_row(row: Row) -> OutboxRow:
         base,
         fold,
         quorum,
+        max_failures,
         deadline_ms,
+        on_deadline,
     ) = row
     fold_of = None
     if fan_out_id is not None:
-        fold_of = FoldOf(fan_out_id, run, thread_id, size, base, fold, quorum, deadline_ms)
+        fan_out = FanOut(fan_out_id, size, fold, quorum, deadline_ms, max_failures, on_deadline)
+        fold_of = FoldOf(fan_out, run, thread_id, base)
     return OutboxRow(outbox_id, topic, key, value, headers, fold_of)
 
 

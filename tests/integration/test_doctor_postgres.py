@@ -271,7 +271,7 @@ def make_two_servers(through: str) -> None:
 
 
 @needs_pgbouncer
-def test_session_pooling_is_recognised_and_prepared_statements_work_there(database: Database) -> None:
+def test_session_pooling_is_recognised(database: Database) -> None:
     with running_pgbouncer(database.worker_dsn, pool_mode="session") as through:
         found = look_at_pooler(through)
     assert found["pgbouncer.mode"].value.startswith("session pooling")
@@ -286,15 +286,9 @@ def test_statement_pooling_is_refused(database: Database) -> None:
 
 @needs_pgbouncer
 @pytest.mark.parametrize("round_robin", [0, 1])
-def test_prepared_statements_that_do_not_survive_the_pooler_are_found_unless_they_are_not_used(
-    database: Database, round_robin: int
-) -> None:
+def test_transaction_pooling_is_recognised_whichever_server_it_lends(database: Database, round_robin: int) -> None:
     with running_pgbouncer(database.worker_dsn, server_round_robin=round_robin) as through:
         make_two_servers(through)
-        used, unused = look_at_pooler(through), look_at_pooler(through, replace(CONFIG, prepare=False))
-    version = used["pgbouncer.mode"].value.rpartition(" ")[2]
-    # From 1.24 on they are supported unless they are turned off.
-    supported = tuple(map(int, version.split(".")[:2])) >= (1, 24)
-    finding = used["pgbouncer.prepared-statements"]
-    assert finding.status == ("ok" if supported else "fail"), (version, finding)
-    assert unused["pgbouncer.prepared-statements"].status == "ok"
+        found = look_at_pooler(through)
+    assert found["pgbouncer.mode"].value.startswith("transaction pooling")
+    assert found["pgbouncer.mode"].status == "ok"

@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
+from fanfold_consumer.dead_letters import HEADERS_LOST
+from fanfold_consumer.work import readable_headers
 from fanfold_producer import Record
 from fanfold_schemas import dead_letter_topic, derive_task_id, new_fan_out_id, pack_headers
 from tests.support.kafka import Topic
+from tests.support.raw_headers import send_with_header
 from tests.support.rig import Rig
 
 CONNECT = "__connect.errors."
@@ -126,3 +129,26 @@ def test_one_percent_of_poison_under_load_is_parked_and_all_the_rest_is_done(rig
     assert letters_topic(topic).end_offsets() == {0: 20}
     assert set(rig.notes.counts().values()) == {1}
     rig.assert_sound()
+
+
+@pytest.mark.needs_real_kafka("the embedded broker refuses such a header")
+def test_a_header_whose_name_is_no_text_holds_up_nobody(rig: Rig, topic: Topic) -> None:
+    (task,) = rig.build(topic, [("square", 4)]).records
+    assert task.value is not None
+    send_with_header(topic, b"\xc1 no msgpack", b"\xff\xfe")
+    send_with_header(topic, task.value, b"\xff\xfe")
+    rig.start_here(topic)
+    rig.await_results(1)
+
+    (letter,) = rig.await_dead_letters(1)
+    assert (letter.code, letter.value, letter.headers) == ("E_FRAME", b"\xc1 no msgpack", None)
+    assert letter.error.startswith(HEADERS_LOST)
+    copy = dict(letters_topic(topic).records(1)[0].headers() or [])
+    assert copy[f"{CONNECT}exception.message"] == letter.error.encode()
+
+
+@pytest.mark.needs_real_kafka("the embedded broker refuses such a header")
+def test_headers_that_cannot_be_read_may_be_asked_for_again(topic: Topic) -> None:
+    send_with_header(topic, b"x", b"\xff")
+    (message,) = topic.records(1)
+    assert [readable_headers(message) for _ in range(3)] == [None, None, None]

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from fanfold_consumer import Registry, Send, Sends, TaskContext
 from fanfold_producer import FanOutFailed, FanOutHandle, TaskFailure
 from fanfold_schemas import derive_child_fan_out_id, derive_fold_task_id
+from fanfold_sql import DeadLetterFilter
 from tests.support.database import Database, Server
 from tests.support.kafka import Broker, Topic, create_topic, delete_topic, unique_name
 from tests.support.members import LocalMember
@@ -224,7 +225,8 @@ def failure_of(handle: FanOutHandle) -> str:
 
 def codes_of(rig: Rig, handle: FanOutHandle) -> list[str]:
     """Codes of a fan-out's dead letters."""
-    letters = rig.store(lambda store: store.list_dead_letters(fan_out_id=handle.fan_out_id))
+    where = DeadLetterFilter(fan_out_id=handle.fan_out_id)
+    letters = rig.store(lambda store: store.list_dead_letters(where))
     return [letter.code for letter in letters]
 
 
@@ -289,7 +291,7 @@ def test_the_context_says_what_the_task_is(rig: Rig, topic: Topic) -> None:
     assert (context.thread_id, context.fan_out_id) == ("context-thread", handle.fan_out_id)
     assert (context.index, context.node, context.run, context.attempt) == (1, "context", 1, 1)
     assert dict(context.base) == {"main": 3}
-    assert context.failed == ()
+    assert (context.failed, context.missing) == ((), ())
 
 
 @pytest.mark.parametrize(
@@ -327,7 +329,8 @@ def test_a_fold_that_fails_is_parked_and_the_fan_out_says_so(rig: Rig, topic: To
 
 def test_a_built_in_fold_of_wrong_values_is_parked(rig: Rig, topic: Topic) -> None:
     handle = run(rig, topic, "echo", 1, "two", fold="sum")
-    letters = eventually(lambda: rig.store(lambda store: store.list_dead_letters(fan_out_id=handle.fan_out_id)))
+    where = DeadLetterFilter(fan_out_id=handle.fan_out_id)
+    letters = eventually(lambda: rig.store(lambda store: store.list_dead_letters(where)))
     assert "wants numbers; result 1 is a str" in letters[0].error
 
 

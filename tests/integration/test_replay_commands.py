@@ -409,15 +409,16 @@ def test_many_partitions_are_read_to_their_ends_whatever_they_hold(
 def test_a_rerun_that_loses_postgres_says_how_much_was_queued_and_how_to_go_on(
     operator: Operator, topic: Topic, tmp_path: Path
 ) -> None:
+    # A lock that is held, and a wait for it that is bounded, stand for a database that does not answer.
+    with operator.database.connect() as connection:
+        connection.execute(f"alter database {operator.database.name} set lock_timeout = '50ms'".encode())
     tasks = [*make_tasks(600), *make_tasks(100, thread_id="t2")]
     publish(topic, tasks)
     operator.commit([finished(task) for task in tasks])
-    # A lock that is held, and a wait for it that is bounded, stand for a database that does not answer.
-    impatient = f"{operator.database.worker_dsn} options='-c lock_timeout=50'"
     rerun = ["--topic", topic, "--rerun", "--execute"]
     with operator.database.connect() as connection, connection.transaction():
         connection.execute("select pg_advisory_xact_lock(hashtextextended('t2', 4207))")
-        broken = operator.replay(*rerun, "--database-url", impatient)
+        broken = operator.replay(*rerun)
 
     assert broken.status == 1
     (queued,) = operator.rows("select count(*) from fanfold.outbox where value is not null")[0]

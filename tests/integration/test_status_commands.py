@@ -35,6 +35,7 @@ def test_status_shows_offsets_lag_owner_and_islands_as_kafka_people_know_them(op
     head, row = (line.split() for line in ran.out.splitlines()[-2:])
     assert head == [
         "GROUP", "TOPIC", "PARTITION", "CURRENT-OFFSET", "LOG-END-OFFSET", "LAG", "OWNER", "EPOCH", "ISLANDS", "SEEN",
+        "STOPPED",
     ]  # fmt: skip
     assert row[0] == "g"
     assert row[1] == topic.name

@@ -52,6 +52,8 @@ _PUBLISH = st.builds(
     children=st.sampled_from((0, 0, 1, 2)),
     fold=_MOSTLY,
     quorum=st.sampled_from((None, None, None, 1, 2)),
+    max_failures=st.sampled_from((None, None, None, 0, 1)),
+    deadline=st.sampled_from((None, None, None, "fail", "fold")),
     base=_BASE,
     torn=_SELDOM,
 )
@@ -87,6 +89,7 @@ _WEIGHTS: Sequence[tuple[int, st.SearchStrategy[Step]]] = (
     (1, st.builds(steps.Cancel, _NUMBER, st.none() | _THREAD)),
     (1, st.builds(steps.Supersede, _THREAD, _BASE)),
     (1, st.builds(steps.CancelThread, _THREAD)),
+    (2, st.builds(steps.Expire)),
     (6, st.builds(steps.FailOver, _MOSTLY)),
 )
 _STEP = st.sampled_from([strategy for weight, strategy in _WEIGHTS for _ in range(weight)]).flatmap(lambda s: s)

@@ -251,7 +251,8 @@ class Replay:
             raise Diverged(f"claim_outbox: row {row} is not due")
         topic, value, fan_out_id, run = found[1], found[3], found[5], found[6]
         if fan_out_id is not None:
-            value = fold_record(topic, FoldOf(fan_out_id, run, *found[7:13])).value
+            thread_id, size, base, fold, quorum = found[7:12]
+            value = fold_record(topic, FoldOf(FanOut(fan_out_id, size, fold, quorum), run, thread_id, base)).value
         task = decode_task(value)
         _same("claim_outbox", task, self._task(row))
         self._log[self._home(row["f"])].append(task)

@@ -44,7 +44,7 @@ def test_the_steps_of_a_commit_are_those_of_its_description() -> None:
         (frozenset(), written({"partition_progress"})),  # 1 fence
         (frozenset(), written({LOCKS})),  # 2 lock
         (read, frozenset()),  # 3 clock; what moves it is a step of advance_clocks
-        (frozenset(), written({"fan_out"})),  # open
+        (frozenset(), written({"fan_out", "deadline"})),  # open
         (read - {"thread"}, frozenset()),  # was it cancelled
         (read - {"thread"}, frozenset()),  # compare
         (frozenset({"fan_out", "result"}), frozenset()),  # admit

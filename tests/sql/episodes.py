@@ -14,7 +14,7 @@ _BASES: tuple[tuple[tuple[str, int], ...], ...] = ((), (("a", 1),), (("a", 2),),
 
 
 def mixed(rng: random.Random, prefix: str) -> list[FanOutSpec]:
-    """Three fan-outs of one or two threads, with and without a base, a fold, a quorum."""
+    """Three fan-outs of one or two threads, with and without a base, a fold, a quorum, a deadline, max_failures."""
     return [
         FanOutSpec(
             id=f"{prefix}-f{number}",
@@ -22,6 +22,9 @@ def mixed(rng: random.Random, prefix: str) -> list[FanOutSpec]:
             thread_id=f"{prefix}-t{rng.randrange(2)}",
             fold=rng.choice(("sum", None)),
             quorum=rng.choice((None, None, min(size, 2), 1)),
+            max_failures=rng.choice((None, None, 0, 1)),
+            deadline_ms=rng.choice((None, 1)),
+            on_deadline=rng.choice((None, "fold")),
             base=rng.choice(_BASES),
         )
         for number in range(3)
@@ -37,6 +40,7 @@ def quorums(rng: random.Random, prefix: str) -> list[FanOutSpec]:
             thread_id=f"{prefix}-t",
             fold=rng.choice(("sum", None)),
             quorum=rng.randint(1, min(3, size)),
+            max_failures=rng.choice((None, None, 0, 1)),
         )
         for number in range(rng.choice((1, 1, 2)))
     ]
@@ -75,7 +79,7 @@ def _state(tables: Tables, prefix: str) -> dict[str, Any]:
         "fan_outs": {
             row[0]: row[1:]
             for row in tables.rows(
-                "select fan_out_id, remaining, failed, run, completed_at is not null from fanfold.fan_out"
+                "select fan_out_id, remaining, failed, run, completed_at is not null, cancelled_by from fanfold.fan_out"
                 " where fan_out_id like %s",
                 like,
             )
@@ -95,7 +99,7 @@ def _expected(oracle: Oracle) -> dict[str, Any]:
     return {
         "clocks": {thread_id: clock.to_dict() for thread_id, clock in oracle.clocks.items()},
         "fan_outs": {
-            name: (oracle.remaining(name), oracle.failed(name), barrier.run, barrier.complete)
+            name: (oracle.remaining(name), oracle.failed(name), barrier.run, barrier.complete, barrier.cancelled_by)
             for name, barrier in oracle.barriers.items()
         },
         "rows": {
@@ -137,6 +141,14 @@ def play(
             spec = rng.choice(specs)
             task_ids = [spec.task(index).task_id for index in range(spec.size) if rng.random() < 0.6]
             assert worker.reopen(spec.id, *task_ids) == oracle.reopen(spec.id, task_ids)
+        if rng.random() < 0.1:
+            task = rng.choice(specs).task(0)
+            worker.open(task)
+            oracle.open(task)
+        if rng.random() < 0.1:
+            expired = [found for found in worker.expire(1000) if found[0].startswith(prefix + "-")]
+            assert expired == oracle.expire()
+            queued += [(name, 1) for name, folds in expired if folds and next(s for s in specs if s.id == name).fold]
         batch = [_result(rng, specs, 10 * step + number) for number in range(rng.randint(1, 6))]
         batch += rng.sample(batch, rng.randint(0, min(2, len(batch), 6 - len(batch))))
         # What a check says before the commit is what a commit of the task alone then answers.

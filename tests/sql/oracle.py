@@ -28,14 +28,21 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Barrier:
-    """A fan-out. `declared` None: cancelled before anybody saw one of its tasks."""
+    """A fan-out. `declared` None: cancelled before anybody saw one of its tasks.
+
+    `cancelled_by`: a caller, too many failures, or its deadline.
+    """
 
     thread_id: str
     declared: tuple[FanOut, VectorClock] | None
     run: int = 1
     complete: bool = False
     folded: bool = False
-    cancelled: bool = False
+    cancelled_by: str | None = None
+
+    @property
+    def cancelled(self) -> bool:
+        return self.cancelled_by is not None
 
     @property
     def done(self) -> bool:
@@ -48,11 +55,14 @@ class Oracle:
     clocks: dict[str, VectorClock] = field(default_factory=dict)
     barriers: dict[str, Barrier] = field(default_factory=dict)
     rows: dict[tuple[str, str], Row] = field(default_factory=dict)
+    deadlines: set[str] = field(default_factory=set)
     completed: list[tuple[str, int]] = field(default_factory=list)
+    # Ended by failures since the copy was made: what belongs to the same batch is still taken.
+    ending: set[str] = field(default_factory=set)
 
     def copy(self) -> Oracle:
-        """One that goes on by itself; what it completes is counted from here."""
-        return Oracle(dict(self.clocks), dict(self.barriers), dict(self.rows))
+        """One that goes on by itself; what it completes or ends is counted from here."""
+        return Oracle(dict(self.clocks), dict(self.barriers), dict(self.rows), set(self.deadlines))
 
     def commit(self, result: Finished) -> str:
         task = result.task
@@ -61,7 +71,7 @@ class Oracle:
         if clock is not None and clock.makes_stale(base):
             return "stale"
         barrier = self.barriers.get(task.fan_out.id)
-        if barrier is not None and barrier.cancelled:
+        if barrier is not None and barrier.cancelled and task.fan_out.id not in self.ending:
             return "closed"
         if barrier is not None and barrier.declared is None:
             raise AssertionError(f"{task.fan_out.id} is open and nobody said what it is")
@@ -83,7 +93,7 @@ class Oracle:
         elif task.run <= row.run:
             return "duplicate"
         if barrier is None:
-            barrier = self.barriers[task.fan_out.id] = Barrier(task.thread_id, (task.fan_out, base))
+            barrier = self._open(task)
         self.clocks[task.thread_id] = base if clock is None else clock.merge(base)
         status = "failed" if result.failed else "done"
         self.rows[task.thread_id, task.task_id] = Row(
@@ -91,10 +101,32 @@ class Oracle:
         )
         if task.is_fold:
             self.barriers[task.fan_out.id] = replace(barrier, folded=True)
-        elif not barrier.complete and self._is_complete(task.fan_out):
-            self.barriers[task.fan_out.id] = replace(barrier, complete=True)
-            self.completed.append((task.fan_out.id, barrier.run))
+        elif not barrier.complete:
+            self._end_or_complete(task.fan_out, barrier)
         return "applied"
+
+    def open(self, task: Task) -> None:
+        """Open the fan-out of a task ahead of its first result."""
+        base = VectorClock(task.base)
+        clock = self.clocks.get(task.thread_id)
+        if task.fan_out.id not in self.barriers and not (clock is not None and clock.makes_stale(base)):
+            self._open(task)
+            self.clocks[task.thread_id] = base if clock is None else clock.merge(base)
+
+    def expire(self) -> list[tuple[str, bool]]:
+        """All deadlines pass. Returns what was ended by it, and whether it is to be folded."""
+        ended = []
+        for name in sorted(self.deadlines):
+            barrier = self.barriers.get(name)
+            if barrier is None or barrier.declared is None or barrier.complete or barrier.cancelled or barrier.run > 1:
+                continue
+            if self.is_stale(name):
+                continue
+            folds = barrier.declared[0].on_deadline == "fold"
+            self.barriers[name] = replace(barrier, complete=folds, cancelled_by=None if folds else "deadline")
+            ended.append((name, folds))
+        self.deadlines.clear()
+        return ended
 
     def reopen(self, fan_out_id: str, task_ids: Sequence[str]) -> int | None:
         barrier = self.barriers.get(fan_out_id)
@@ -106,10 +138,10 @@ class Oracle:
             if row.fan_out_id == fan_out_id and row.index >= 0 and row.status != "pending" and key[1] in task_ids
         }
         run = max([barrier.run + barrier.complete, *(row.run + 1 for row in again.values())])
-        if again and not barrier.cancelled and not self.is_stale(fan_out_id):
+        if again and barrier.cancelled_by in (None, "failures") and not self.is_stale(fan_out_id):
             for key, row in again.items():
                 self.rows[key] = replace(row, status="pending")
-            self.barriers[fan_out_id] = replace(barrier, run=run, complete=False, folded=False)
+            self.barriers[fan_out_id] = replace(barrier, run=run, complete=False, folded=False, cancelled_by=None)
         return run
 
     def advance(self, thread_id: str, clock: VectorClock) -> VectorClock:
@@ -124,14 +156,14 @@ class Oracle:
         if barrier is None:
             if thread_id is None:
                 return "unknown"
-            self.barriers[fan_out_id] = Barrier(thread_id, None, cancelled=True)
+            self.barriers[fan_out_id] = Barrier(thread_id, None, cancelled_by="caller")
             self.clocks.setdefault(thread_id, VectorClock())
             return "cancelled"
         if thread_id not in (None, barrier.thread_id):
             return "refused"
         if barrier.done:
             return "done"
-        self.barriers[fan_out_id] = replace(barrier, cancelled=True)
+        self.barriers[fan_out_id] = replace(barrier, cancelled_by="caller")
         return "cancelled"
 
     def cancel_thread(self, thread_id: str) -> tuple[VectorClock | None, list[str]]:
@@ -148,7 +180,7 @@ class Oracle:
             if barrier.thread_id == thread_id and not barrier.done and not barrier.cancelled
         ]
         for fan_out_id in ended:
-            self.barriers[fan_out_id] = replace(self.barriers[fan_out_id], cancelled=True)
+            self.barriers[fan_out_id] = replace(self.barriers[fan_out_id], cancelled_by="caller")
         return clock, ended
 
     def prune(self) -> tuple[int, int, int]:
@@ -187,10 +219,22 @@ class Oracle:
             if row.fan_out_id == fan_out_id and row.index >= 0 and row.status != "pending"
         ]
 
-    def _is_complete(self, fan_out: FanOut) -> bool:
-        settled = self._settled(fan_out.id)
+    def _open(self, task: Task) -> Barrier:
+        if task.fan_out.deadline_ms is not None:
+            self.deadlines.add(task.fan_out.id)
+        barrier = self.barriers[task.fan_out.id] = Barrier(task.thread_id, (task.fan_out, VectorClock(task.base)))
+        return barrier
+
+    def _end_or_complete(self, fan_out: FanOut, barrier: Barrier) -> None:
         enough = fan_out.quorum is not None and self._successes(fan_out.id) >= fan_out.quorum
-        return enough or len(settled) == fan_out.size
+        if not enough and fan_out.max_failures is not None and self.failed(fan_out.id) > fan_out.max_failures:
+            self.barriers[fan_out.id] = replace(barrier, cancelled_by="failures")
+            self.ending.add(fan_out.id)
+        elif enough or self.remaining(fan_out.id) == 0:
+            # A batch that has both one failure too many and the last success of the quorum completes it.
+            self.barriers[fan_out.id] = replace(barrier, complete=True, cancelled_by=None)
+            self.ending.discard(fan_out.id)
+            self.completed.append((fan_out.id, barrier.run))
 
     def _successes(self, fan_out_id: str) -> int:
         return sum(row.status == "done" for row in self._settled(fan_out_id))
@@ -199,11 +243,14 @@ class Oracle:
         return any(row.fan_out_id == fan_out_id and row.index == index for row in self.rows.values())
 
     def _closed(self, barrier: Barrier, task: Task) -> bool:
-        """Whether a quorum takes no more; one that was reopened with enough successes waits for its reruns only."""
+        """Whether a quorum takes no more, or the fan-out is complete without this one, by its deadline; one that was
+        reopened with enough successes waits for its reruns only."""
         quorum = task.fan_out.quorum
-        if quorum is None or task.is_fold:
+        if task.is_fold:
             return False
-        return barrier.complete or self._successes(task.fan_out.id) >= quorum
+        if barrier.complete:
+            return quorum is not None or self.remaining(task.fan_out.id) > 0
+        return quorum is not None and self._successes(task.fan_out.id) >= quorum
 
 
 def explain(

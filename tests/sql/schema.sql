@@ -17,10 +17,22 @@ create table fanfold.dead_letter (
     value bytea,
     headers bytea,
     created_at timestamp with time zone not null default now(),
+    resolved_at timestamp with time zone,
+    resolution text,
+    constraint dead_letter_check CHECK (((resolved_at IS NULL) = (resolution IS NULL))),
     constraint dead_letter_group_id_cluster_id_topic_id_partition_record_o_key UNIQUE (group_id, cluster_id, topic_id, partition, record_offset),
-    constraint dead_letter_pkey PRIMARY KEY (dead_letter_id)
+    constraint dead_letter_pkey PRIMARY KEY (dead_letter_id),
+    constraint dead_letter_resolution_check CHECK ((resolution = ANY (ARRAY['redriven'::text, 'dropped'::text])))
 );
 create index dead_letter_created on fanfold.dead_letter using btree (created_at);
+create index dead_letter_task on fanfold.dead_letter using btree (fan_out_id, task_id);
+
+create table fanfold.deadline (
+    fan_out_id text collate "C" not null,
+    due_at timestamp with time zone not null,
+    constraint deadline_pkey PRIMARY KEY (fan_out_id)
+);
+create index deadline_due on fanfold.deadline using btree (due_at);
 
 create table fanfold.fan_out (
     fan_out_id text collate "C" not null,
@@ -32,16 +44,23 @@ create table fanfold.fan_out (
     base jsonb not null,
     fold text collate "C",
     quorum integer,
+    max_failures integer,
     deadline_ms bigint,
+    on_deadline text collate "C",
     topic text collate "C",
     created_at timestamp with time zone not null default now(),
     completed_at timestamp with time zone,
     folded_at timestamp with time zone,
     cancelled_at timestamp with time zone,
+    cancelled_by text collate "C",
+    constraint fan_out_cancelled_by_check CHECK ((cancelled_by = ANY (ARRAY['caller'::text, 'failures'::text, 'deadline'::text]))),
     constraint fan_out_check CHECK (((remaining >= 0) AND (remaining <= size))),
     constraint fan_out_check1 CHECK (((failed >= 0) AND (failed <= size))),
     constraint fan_out_check2 CHECK (((quorum >= 1) AND (quorum <= size))),
-    constraint fan_out_check3 CHECK (((size > 0) OR (cancelled_at IS NOT NULL))),
+    constraint fan_out_check3 CHECK (((cancelled_at IS NULL) = (cancelled_by IS NULL))),
+    constraint fan_out_check4 CHECK (((size > 0) OR (cancelled_at IS NOT NULL))),
+    constraint fan_out_max_failures_check CHECK ((max_failures >= 0)),
+    constraint fan_out_on_deadline_check CHECK ((on_deadline = 'fold'::text)),
     constraint fan_out_pkey PRIMARY KEY (fan_out_id),
     constraint fan_out_size_check CHECK (((size >= 0) AND (size <= 100000)))
 ) with (fillfactor=50);
@@ -87,9 +106,13 @@ create table fanfold.partition_progress (
     commit_seq bigint not null default 0,
     claimed_at timestamp with time zone,
     seen_at timestamp with time zone,
+    stopped text collate "C",
+    stopped_because text,
+    constraint partition_progress_check CHECK (((stopped IS NULL) = (stopped_because IS NULL))),
     constraint partition_progress_group_id_cluster_id_topic_id_partition_key UNIQUE (group_id, cluster_id, topic_id, partition),
     constraint partition_progress_partition_check CHECK ((partition >= 0)),
-    constraint partition_progress_pkey PRIMARY KEY (progress_id)
+    constraint partition_progress_pkey PRIMARY KEY (progress_id),
+    constraint partition_progress_stopped_check CHECK ((stopped = ANY (ARRAY['gone'::text, 'unreadable'::text])))
 ) with (fillfactor=10);
 create index partition_progress_topic on fanfold.partition_progress using btree (topic, partition);
 
@@ -150,6 +173,45 @@ returns jsonb
 language plpgsql volatile security definer
 -- search_path=pg_catalog, pg_temp; for the worker
 
+create function fanfold.audit_fan_outs(
+    p_fan_out_ids text[])
+returns TABLE(fan_out_id text, thread_id text, size integer, remaining integer, failed integer, run integer, base jsonb, fold text, quorum integer, max_failures integer, deadline_ms bigint, on_deadline text, topic text, complete boolean, ended_by text, done integer, failed_results integer, pending integer, misplaced integer, indexes text, fold_run integer, folds_queued integer)
+language plpgsql stable security definer
+-- search_path=pg_catalog, pg_temp; plan_cache_mode=force_generic_plan; for the worker
+
+create function fanfold.audit_outbox(
+    p_topic text,
+    p_key bytea[],
+    p_text text[])
+returns boolean[]
+language sql stable security definer
+-- search_path=pg_catalog, pg_temp; for the worker
+
+create function fanfold.audit_tasks(
+    p_cluster_id text,
+    p_topic_id text,
+    p_groups text[],
+    p_partition integer[],
+    p_offset bigint[],
+    p_thread_id text[],
+    p_fan_out_id text[],
+    p_task_id text[],
+    p_index integer[],
+    p_arg_hash bigint[])
+returns TABLE(status text, run integer, matches boolean, committed_at timestamp with time zone, holder text, letter_sha256 bytea[], explained boolean)
+language plpgsql stable security definer
+-- search_path=pg_catalog, pg_temp; plan_cache_mode=force_generic_plan; for the worker
+
+create function fanfold.begin_group(
+    p_group_id text,
+    p_cluster_id text,
+    p_topic text,
+    p_topic_id text,
+    p_next_offset bigint[])
+returns void
+language plpgsql volatile security definer
+-- search_path=pg_catalog, pg_temp; for the worker
+
 create function fanfold.cancel_fan_out(
     p_fan_out_id text,
     p_thread_id text DEFAULT NULL::text)
@@ -181,7 +243,7 @@ language plpgsql stable security definer
 create function fanfold.claim_outbox(
     p_limit integer,
     p_lease_ms integer)
-returns TABLE(outbox_id bigint, topic text, key bytea, value bytea, headers bytea, fan_out_id text, run integer, thread_id text, size integer, base jsonb, fold text, quorum integer, deadline_ms bigint)
+returns TABLE(outbox_id bigint, topic text, key bytea, value bytea, headers bytea, fan_out_id text, run integer, thread_id text, size integer, base jsonb, fold text, quorum integer, max_failures integer, deadline_ms bigint, on_deadline text)
 language plpgsql volatile security definer
 -- search_path=pg_catalog, pg_temp; plan_cache_mode=force_custom_plan; for the worker
 
@@ -197,7 +259,8 @@ create function fanfold.claim_partition(
     OUT next_offset bigint,
     OUT islands text,
     OUT commit_seq bigint,
-    OUT previous_topic_id text)
+    OUT previous_topic_id text,
+    OUT stopped_because text)
 returns record
 language plpgsql volatile security definer
 -- search_path=pg_catalog, pg_temp; for the worker
@@ -224,6 +287,8 @@ create function fanfold.commit_result(
     p_run integer DEFAULT 1,
     p_failed boolean DEFAULT false,
     p_arg_hash bigint DEFAULT 0,
+    p_max_failures integer DEFAULT NULL::integer,
+    p_on_deadline text DEFAULT NULL::text,
     OUT outcome text,
     OUT completed boolean)
 returns record
@@ -243,7 +308,9 @@ create function fanfold.commit_results(
     p_fan_base jsonb[],
     p_fan_fold text[],
     p_fan_quorum integer[],
+    p_fan_max_failures integer[],
     p_fan_deadline_ms bigint[],
+    p_fan_on_deadline text[],
     p_fan_topic text[],
     p_fan integer[],
     p_task_id text[],
@@ -267,6 +334,7 @@ create function fanfold.commit_results(
     p_out_key bytea[],
     p_out_value bytea[],
     p_out_headers bytea[],
+    p_out_delay_ms integer[],
     p_lease_ms integer,
     OUT outcomes text[],
     OUT completed_fan_out_ids text[],
@@ -277,6 +345,21 @@ create function fanfold.commit_results(
 returns record
 language plpgsql volatile security definer
 -- search_path=pg_catalog, pg_temp; plan_cache_mode=force_generic_plan; for the worker
+
+create function fanfold.count_dead_letters(
+    p_ids bigint[],
+    p_topic text,
+    p_group_id text,
+    p_thread_id text,
+    p_fan_out_id text,
+    p_task_id text,
+    p_codes text[],
+    p_since timestamp with time zone,
+    p_until timestamp with time zone,
+    p_unresolved boolean)
+returns TABLE(code text, letters bigint, newest_id bigint)
+language plpgsql stable security definer
+-- search_path=pg_catalog, pg_temp; plan_cache_mode=force_custom_plan; for the worker
 
 create function fanfold.enqueue(
     p_topic text[],
@@ -294,13 +377,33 @@ returns text[]
 language sql stable security definer
 -- search_path=pg_catalog, pg_temp; for the worker
 
+create function fanfold.expire_fan_outs(
+    p_limit integer)
+returns TABLE(fan_out_id text, folds boolean)
+language plpgsql volatile security definer
+-- search_path=pg_catalog, pg_temp; for the worker
+
+create function fanfold.judge_dead_letters(
+    p_ids bigint[])
+returns TABLE(dead_letter_id bigint, resolution text, newer_id bigint, ended_by text, fan_out_run integer, complete boolean, refused integer, status text, run integer, index integer, arg_hash bigint)
+language plpgsql stable security definer
+-- search_path=pg_catalog, pg_temp; plan_cache_mode=force_custom_plan; for the worker
+
 create function fanfold.list_dead_letters(
+    p_ids bigint[],
     p_topic text,
+    p_group_id text,
+    p_thread_id text,
     p_fan_out_id text,
-    p_code text,
+    p_task_id text,
+    p_codes text[],
+    p_since timestamp with time zone,
+    p_until timestamp with time zone,
+    p_unresolved boolean,
+    p_with_bytes boolean,
     p_after bigint,
     p_limit integer)
-returns TABLE(dead_letter_id bigint, group_id text, topic text, partition integer, record_offset bigint, thread_id text, fan_out_id text, task_id text, code text, error text, key bytea, value bytea, headers bytea, created_at timestamp with time zone)
+returns TABLE(dead_letter_id bigint, group_id text, cluster_id text, topic text, topic_id text, partition integer, record_offset bigint, thread_id text, fan_out_id text, task_id text, code text, error text, value_bytes integer, key bytea, value bytea, headers bytea, created_at timestamp with time zone, resolved_at timestamp with time zone, resolution text)
 language plpgsql stable security definer
 -- search_path=pg_catalog, pg_temp; plan_cache_mode=force_custom_plan; for the worker
 
@@ -309,16 +412,46 @@ create function fanfold.list_fan_outs(
     p_thread_id text,
     p_state text,
     p_limit integer)
-returns TABLE(fan_out_id text, thread_id text, size integer, remaining integer, failed integer, run integer, base jsonb, fold text, quorum integer, deadline_ms bigint, topic text, state text, created_at timestamp with time zone, completed_at timestamp with time zone, folded_at timestamp with time zone)
+returns TABLE(fan_out_id text, thread_id text, size integer, remaining integer, failed integer, run integer, base jsonb, fold text, quorum integer, max_failures integer, deadline_ms bigint, on_deadline text, topic text, state text, ended_by text, created_at timestamp with time zone, completed_at timestamp with time zone, folded_at timestamp with time zone)
 language plpgsql stable security definer
 -- search_path=pg_catalog, pg_temp; plan_cache_mode=force_custom_plan; for the worker
 
 create function fanfold.list_partitions(
     p_group_id text,
     p_topic text)
-returns TABLE(progress_id bigint, group_id text, cluster_id text, topic text, topic_id text, partition integer, epoch bigint, owner uuid, next_offset bigint, islands text, commit_seq bigint, claimed_at timestamp with time zone, seen_at timestamp with time zone, idle_seconds double precision)
+returns TABLE(progress_id bigint, group_id text, cluster_id text, topic text, topic_id text, partition integer, epoch bigint, owner uuid, next_offset bigint, islands text, commit_seq bigint, claimed_at timestamp with time zone, seen_at timestamp with time zone, idle_seconds double precision, stopped text, stopped_because text)
 language sql stable security definer
 -- search_path=pg_catalog, pg_temp; for the worker
+
+create function fanfold.list_topic_fan_outs(
+    p_topic text,
+    p_thread_id text,
+    p_after text,
+    p_limit integer)
+returns SETOF text
+language sql stable security definer
+-- search_path=pg_catalog, pg_temp; for the worker
+
+create function fanfold.lock_dead_letters(
+    p_ids bigint[])
+returns void
+language plpgsql volatile security definer
+-- search_path=pg_catalog, pg_temp; for the worker
+
+create function fanfold.match_dead_letters(
+    p_ids bigint[],
+    p_topic text,
+    p_group_id text,
+    p_thread_id text,
+    p_fan_out_id text,
+    p_task_id text,
+    p_codes text[],
+    p_since timestamp with time zone,
+    p_until timestamp with time zone,
+    p_unresolved boolean)
+returns SETOF fanfold.dead_letter
+language sql stable
+-- no settings; internal
 
 create function fanfold.next_outbox_id(
 )
@@ -391,6 +524,12 @@ returns integer
 language plpgsql volatile security definer
 -- search_path=pg_catalog, pg_temp; for the worker
 
+create function fanfold.reopen_fold(
+    p_fan_out_id text)
+returns integer
+language plpgsql volatile security definer
+-- search_path=pg_catalog, pg_temp; for the worker
+
 create function fanfold.reset_partition(
     p_group_id text,
     p_cluster_id text,
@@ -401,6 +540,13 @@ create function fanfold.reset_partition(
     p_next_offset bigint)
 returns boolean
 language plpgsql volatile security definer
+-- search_path=pg_catalog, pg_temp; for the worker
+
+create function fanfold.resolve_dead_letters(
+    p_ids bigint[],
+    p_resolution text)
+returns bigint[]
+language sql volatile security definer
 -- search_path=pg_catalog, pg_temp; for the worker
 
 create function fanfold.settle_results(
@@ -425,6 +571,16 @@ create function fanfold.settle_results(
 returns record
 language plpgsql volatile security definer
 -- search_path=pg_catalog, pg_temp; internal
+
+create function fanfold.stop_partition(
+    p_owner uuid,
+    p_progress_id bigint,
+    p_epoch bigint,
+    p_stopped text,
+    p_because text)
+returns boolean
+language plpgsql volatile security definer
+-- search_path=pg_catalog, pg_temp; for the worker
 
 create function fanfold.timeline(
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID, uuid4
 
 import psycopg
@@ -40,13 +40,17 @@ class FanOutSpec:
     fold: str | None = "sum"
     quorum: int | None = None
     base: tuple[tuple[str, int], ...] = ()
+    max_failures: int | None = None
     deadline_ms: int | None = None
+    on_deadline: Literal["fold"] | None = None
     topic: str | None = TOPIC
 
     def task(
         self, index: int, *, run: int = 1, task_id: str | None = None, node: str = "work", arg: Any = None
     ) -> Task:
-        fan_out = FanOut(self.id, self.size, self.fold, self.quorum, self.deadline_ms)
+        fan_out = FanOut(
+            self.id, self.size, self.fold, self.quorum, self.deadline_ms, self.max_failures, self.on_deadline
+        )
         if task_id is None:
             is_fold = index == FOLD_INDEX
             task_id = derive_fold_task_id(self.id) if is_fold else derive_task_id(self.id, index)
@@ -137,16 +141,27 @@ class Worker:
 
     def claim_in_full(self, partition: int = 0, *, group: str = "g", topic_id: str = TOPIC_ID) -> Claim:
         row = self.one(
-            "select progress_id, epoch, next_offset, islands, commit_seq, previous_topic_id"
+            "select progress_id, epoch, next_offset, islands, commit_seq, previous_topic_id, stopped_because"
             " from fanfold.claim_partition(%s, %s, %s, %s, %s::int4, %s)",
             (group, CLUSTER, TOPIC, topic_id, partition, self.owner),
         )
-        progress_id, epoch, next_offset, islands, commit_seq, previous = row
-        return Claim(progress_id, epoch, next_offset, islands_from_text(islands), commit_seq, previous)
+        progress_id, epoch, next_offset, islands, commit_seq, previous, stopped_because = row
+        islands = islands_from_text(islands)
+        return Claim(progress_id, epoch, next_offset, islands, commit_seq, previous, stopped_because)
 
     def reopen(self, fan_out_id: str, *task_ids: str) -> int | None:
         run: int | None = self.one("select fanfold.reopen_fan_out(%s, %s::text[])", (fan_out_id, list(task_ids)))[0]
         return run
+
+    def open(self, *tasks: Task) -> None:
+        """Open the fan-outs of tasks that have no result yet."""
+        batch = CommitBatch(results=[], opens=[(task, TOPIC) for task in tasks])
+        self.connection.execute(COMMIT_RESULTS, commit_parameters(batch, 0), binary=True)
+
+    def expire(self, limit: int = 10) -> list[tuple[str, bool]]:
+        """(fan_out_id, whether it folds) of the fan-outs that their deadline ended now."""
+        query = "select fan_out_id, folds from fanfold.expire_fan_outs(%s)"
+        return [(row[0], row[1]) for row in self.connection.execute(query, (limit,)).fetchall()]
 
     def cancel(self, fan_out_id: str = "f1", thread_id: str | None = None) -> str:
         answer: str = self.one("select fanfold.cancel_fan_out(%s, %s::text)", (fan_out_id, thread_id))[0]
@@ -207,9 +222,10 @@ class Tables:
         parts = []
         for table, columns in (
             ("thread", "thread_id, clock"),
-            ("fan_out", "fan_out_id, remaining, failed, run, completed_at, folded_at, cancelled_at"),
+            ("fan_out", "fan_out_id, remaining, failed, run, completed_at, folded_at, cancelled_at, cancelled_by"),
+            ("deadline", "fan_out_id, due_at"),
             ("result", "thread_id, task_id, fan_out_id, index, run, status, arg_hash, payload, committed_at"),
-            ("partition_progress", "progress_id, epoch, owner, next_offset, islands, commit_seq"),
+            ("partition_progress", "progress_id, epoch, owner, next_offset, islands, commit_seq, stopped_because"),
             ("outbox", "outbox_id, due_at, topic, key, value, headers, fan_out_id, run"),
             ("dead_letter", "dead_letter_id, record_offset, value"),
         ):
@@ -237,8 +253,12 @@ _INVARIANTS = {
     "4 complete iff every result, or a quorum of successes, is in": """
         select fan_out_id, size, remaining, failed, quorum, run, completed_at from fanfold.fan_out f
         where completed_at is null and (
-                remaining = 0 and size > 0 or run = 1 and cancelled_at is null and size - remaining - failed >= quorum)
-            or completed_at is not null and remaining > 0 and quorum is null""",
+                remaining = 0 and size > 0 and cancelled_at is null
+                or run = 1 and cancelled_at is null and size - remaining - failed >= quorum)
+            or completed_at is not null and remaining > 0 and quorum is null and on_deadline is null""",
+    "more failures than it takes, and it goes on": """
+        select fan_out_id, failed, max_failures from fanfold.fan_out
+        where completed_at is null and cancelled_at is null and run = 1 and failed > max_failures""",
     "4 one fold per (fan-out, run), iff complete": """
         select f.fan_out_id, f.run, o.queued, r.run from fanfold.fan_out f
         left join (

@@ -81,10 +81,13 @@ class TestWrittenByACommit:
         assert [row[3:] for row in rows] == [(None, "f1", 1), (b"value", None, None)]
 
     def test_a_fold_is_claimed_with_what_its_task_is_made_from(self, worker: Worker) -> None:
-        spec = FanOutSpec(size=2, quorum=2, base=(("main", 4),), deadline_ms=88)
+        spec = FanOutSpec(size=2, quorum=2, base=(("main", 4),), max_failures=1, deadline_ms=88, on_deadline="fold")
         worker.commit(spec.results(), lease_ms=0)
-        row = worker.one("select thread_id, size, base, fold, quorum, deadline_ms from fanfold.claim_outbox(1, 1000)")
-        assert row == ("t1", 2, {"main": 4}, "sum", 2, 88)
+        row = worker.one(
+            "select thread_id, size, base, fold, quorum, max_failures, deadline_ms, on_deadline"
+            " from fanfold.claim_outbox(1, 1000)"
+        )
+        assert row == ("t1", 2, {"main": 4}, "sum", 2, 1, 88, "fold")
 
 
 class TestEnqueue:

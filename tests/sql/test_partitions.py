@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from fanfold_sql import Fenced
 from tests.sql.support import CLUSTER, TOPIC, TOPIC_ID, Held, Tables, Worker
+from tests.support.wait import eventually
 
 
 def _renew(worker: Worker, *held: Held) -> dict[int, bool]:
@@ -32,6 +34,21 @@ def _reset(worker: Worker, partition: int, epoch: int, next_offset: int) -> bool
             "select fanfold.reset_partition('g', %s, %s, %s, %s::int4, %s::int8, %s::int8)",
             (CLUSTER, TOPIC, TOPIC_ID, partition, epoch, next_offset),
         )[0]
+    )
+
+
+def _stop(worker: Worker, held: Held, stopped: str = "gone") -> bool:
+    return bool(
+        worker.one(
+            "select fanfold.stop_partition(%s, %s::int8, %s::int8, %s, 'why')",
+            (worker.owner, held.progress_id, held.epoch, stopped),
+        )[0]
+    )
+
+
+def _begin(worker: Worker, *next_offsets: int, group: str = "g", topic_id: str = TOPIC_ID) -> None:
+    worker.one(
+        "select fanfold.begin_group(%s, %s, %s, %s, %s::int8[])", (group, CLUSTER, TOPIC, topic_id, list(next_offsets))
     )
 
 
@@ -146,6 +163,74 @@ class TestReset:
 
     def test_a_partition_nobody_knows_has_no_epoch_to_match(self, worker: Worker) -> None:
         assert not _reset(worker, 7, 1, 10)
+
+
+class TestStop:
+    def test_a_log_that_lost_the_offset_is_read_by_no_later_owner_until_a_reset(self, worker: Worker) -> None:
+        assert _stop(worker, worker.claim())
+        assert worker.claim_in_full().stopped_because == "why"
+        assert worker.claim_in_full().stopped_because == "why"
+        assert _reset(worker, 0, 3, 10)
+        assert worker.claim_in_full().stopped_because is None
+
+    def test_a_batch_that_cannot_be_read_is_tried_again_by_the_next_owner(self, worker: Worker) -> None:
+        assert _stop(worker, worker.claim(), "unreadable")
+        assert worker.claim_in_full().stopped_because is None
+        assert worker.one("select stopped, stopped_because from fanfold.list_partitions('g', null)") == (None, None)
+
+    def test_only_the_owner_says_that_a_partition_stopped(
+        self, worker: Worker, make_worker: Callable[[], Worker], tables: Tables
+    ) -> None:
+        held, other = worker.claim(), make_worker()
+        other.claim()
+        before = tables.fingerprint()
+        assert not _stop(worker, held)
+        assert tables.fingerprint() == before
+
+    def test_what_was_in_flight_when_it_stopped_can_still_be_committed(self, worker: Worker) -> None:
+        held = worker.claim()
+        _stop(worker, held)
+        worker.commit(partitions=[held.at(5)])
+        claim = worker.claim_in_full()
+        assert (claim.next_offset, claim.stopped_because) == (5, "why")
+
+
+class TestBegin:
+    def test_all_partitions_begin_together_and_one_that_is_added_later_has_no_offset(self, worker: Worker) -> None:
+        worker.claim(1)
+        _begin(worker, 7, 8, 9)
+        assert [worker.claim_in_full(number).next_offset for number in range(4)] == [7, 8, 9, None]
+
+    def test_claims_made_before_are_fenced(self, worker: Worker) -> None:
+        held = worker.claim()
+        _begin(worker, 7)
+        with pytest.raises(Fenced):
+            worker.commit(partitions=[held.at(8)])
+
+    @pytest.mark.parametrize("topic_id", [TOPIC_ID, "recreated"])
+    def test_a_group_that_has_progress_in_a_topic_of_this_name_does_not_begin_again(
+        self, worker: Worker, topic_id: str
+    ) -> None:
+        worker.commit(partitions=[worker.claim(1).at(3)])
+        _begin(worker, 7, 8, topic_id=topic_id)
+        assert worker.claim_in_full(0, topic_id=topic_id).next_offset is None
+
+    def test_the_progress_of_other_groups_is_none_of_its_business(self, worker: Worker) -> None:
+        worker.commit(partitions=[worker.claim(1, group="other").at(3)])
+        _begin(worker, 7, 8)
+        assert worker.claim_in_full(0).next_offset == 7
+
+    def test_of_two_that_begin_at_once_the_first_decides(
+        self, worker: Worker, make_worker: Callable[[], Worker], tables: Tables
+    ) -> None:
+        other = make_worker()
+        with ThreadPoolExecutor(1) as pool:
+            with worker.connection.transaction():
+                _begin(worker, 7, 8)
+                later = pool.submit(_begin, other, 70, 80)
+                eventually(lambda: tables.value("select count(*) from pg_locks where not granted"))
+            later.result(20)
+        assert [worker.claim_in_full(number).next_offset for number in (0, 1)] == [7, 8]
 
 
 class TestList:

@@ -1,4 +1,4 @@
-"""Reading procedures: results by page, fan-outs by state, threads, dead letters."""
+"""Reading procedures: results by page, fan-outs by state, threads; pruning."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from fanfold_schemas import FOLD_INDEX
 from fanfold_sql import DeadLetter
-from tests.sql.support import TOPIC, FanOutSpec, Tables, Worker
+from tests.sql.support import FanOutSpec, Tables, Worker
 
 F = FanOutSpec()
 
@@ -121,40 +121,6 @@ def test_a_thread_is_read_with_its_clock(worker: Worker) -> None:
     worker.commit([F.but(base=(("main", 4),)).result(0)])
     assert worker.one("select thread_id, clock from fanfold.read_thread('t1')") == ("t1", {"main": 4})
     assert worker.connection.execute("select * from fanfold.read_thread('unknown')").fetchall() == []
-
-
-class TestDeadLetters:
-    @pytest.fixture
-    def parked(self, worker: Worker) -> Worker:
-        held = worker.claim()
-        letters = [
-            DeadLetter(held.progress_id, 0, b"k", b"v", b"h", "E_FRAME", "no msgpack"),
-            DeadLetter(held.progress_id, 1, b"k", b"v", b"h", "E_HANDLER", "boom", F.task(0)),
-            DeadLetter(held.progress_id, 2, b"k", b"v", b"h", "E_HANDLER", "bang", F.but(id="f2").task(0)),
-        ]
-        worker.commit(partitions=[held.at(3)], dead_letters=letters)
-        return worker
-
-    def _list(
-        self, worker: Worker, topic: str | None = None, fan_out: str | None = None, code: str | None = None,
-        after: int = 0, limit: int = 9,
-    ) -> list[tuple[Any, ...]]:  # fmt: skip
-        return worker.connection.execute(
-            "select dead_letter_id, record_offset, error from fanfold.list_dead_letters"
-            "(%s::text, %s::text, %s::text, %s::int8, %s::int4)",
-            (topic, fan_out, code, after, limit),
-        ).fetchall()
-
-    def test_they_are_listed_oldest_first_by_page(self, parked: Worker) -> None:
-        first, second = self._list(parked, limit=2)
-        assert [first[1], second[1]] == [0, 1]
-        assert [row[1] for row in self._list(parked, after=second[0])] == [2]
-
-    def test_filters_combine(self, parked: Worker) -> None:
-        assert [row[2] for row in self._list(parked, code="E_HANDLER")] == ["boom", "bang"]
-        assert [row[2] for row in self._list(parked, code="E_HANDLER", fan_out="f2")] == ["bang"]
-        assert len(self._list(parked, topic=TOPIC)) == 3
-        assert self._list(parked, topic="other") == []
 
 
 class TestPrune:

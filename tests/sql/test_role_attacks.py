@@ -13,10 +13,21 @@ import pytest
 from psycopg import sql
 from psycopg.errors import InsufficientPrivilege
 
-from fanfold_sql import Conflict, Fenced
+from fanfold_sql import Conflict, DeadLetter, Fenced
 from fanfold_sql.migrate import scripts
 from tests.sql.names_in import calls
-from tests.sql.support import APPLIED, CLOSED, DUPLICATE, STALE, FanOutSpec, Tables, Worker
+from tests.sql.support import (
+    APPLIED,
+    CLOSED,
+    CLUSTER,
+    DUPLICATE,
+    STALE,
+    TOPIC,
+    TOPIC_ID,
+    FanOutSpec,
+    Tables,
+    Worker,
+)
 from tests.sql.test_roles import INTERNAL, PUBLIC, TABLES
 from tests.support.database import Database
 
@@ -237,7 +248,8 @@ def _use_every_procedure(worker: Worker) -> None:
     spec, quorum = F.but(id="life", base=(("main", 1),)), F.but(id="quorum", thread_id="t2", quorum=1)
     held = worker.claim()
     assert worker.check(spec.result(0)) == [None]
-    reply = worker.commit([spec.result(0), quorum.result(0)], partitions=[held.at(2, ((3, 5),))])
+    letter = DeadLetter(held.progress_id, 0, b"k", b"v", b"h", "E_HANDLER", "boom", spec.task(1))
+    reply = worker.commit([spec.result(0), quorum.result(0)], partitions=[held.at(2, ((3, 5),))], dead_letters=[letter])
     assert reply.outcomes == [APPLIED, APPLIED]
     assert worker.outcomes(spec.result(0), quorum.result(1), spec.fold_result()) == [DUPLICATE, CLOSED, STALE]
     assert worker.completed(spec.result(1), spec.result(2)) == [("life", 1)]
@@ -249,7 +261,7 @@ def _use_every_procedure(worker: Worker) -> None:
     worker.claim()
     with pytest.raises(Fenced):
         worker.commit(partitions=[held.after(reply).at(9)])
-    called |= {"claim_partition", "check_tasks", "commit_results", "reopen_fan_out", "list_dead_letters"}
+    called |= {"claim_partition", "check_tasks", "commit_results", "reopen_fan_out"}
 
     single = "select outcome from fanfold.commit_result('t3', 'single', 1, 'task', 0, '\\x01', p_base => '{\"a\": 1}')"
     assert one(single) == "applied"
@@ -261,15 +273,28 @@ def _use_every_procedure(worker: Worker) -> None:
     assert one("select state from fanfold.list_fan_outs('{life}', null, null, 1)") == "folding"
     assert one("select payload from fanfold.read_results('life', -1, 1)") == b"\x01"
     assert one("select topic_id from fanfold.list_partitions('g', null)") == "topic-id-1"
-    assert (
-        worker.connection.execute("select code from fanfold.list_dead_letters('x', null, null, 0, 9)").fetchall() == []
-    )
+    assert one("select count(*) from fanfold.expire_fan_outs(9)") == 0
+    assert one("select remaining from fanfold.audit_fan_outs('{life}')") == 0
+    at = f"'{CLUSTER}', '{TOPIC_ID}', '{{g}}', '{{0}}', '{{0}}'"
+    stored = f"'{{t1}}', '{{life}}', '{{{spec.task(0).task_id}}}', '{{0}}', '{{7}}'"
+    assert one(f"select run from fanfold.audit_tasks({at}, {stored})") == 2
+    assert one("select fanfold.audit_outbox('topic', '{a}', '{b}')") == [False]
+    assert one(f"select fanfold.list_topic_fan_outs('{TOPIC}', 't1', '', 9)") == "life"
+    matching = "'{1}', null, 'g', 't1', 'life', null, '{E_HANDLER}', null, null, true"
+    assert one(f"select value from fanfold.list_dead_letters({matching}, true, 0, 9)") == b"v"
+    assert one(f"select letters from fanfold.count_dead_letters({matching})") == 1
+    one("select fanfold.lock_dead_letters('{1}')")
+    assert one("select status from fanfold.judge_dead_letters('{1}')") == "done"
+    assert one("select fanfold.resolve_dead_letters('{1}', 'dropped')") == [1]
+    assert one("select fanfold.reopen_fold('life')") is None
     one("select fanfold.enqueue('{topic}', '{a}', '{b}', '{c}', '{0}')")
     assert one("select waiting from fanfold.outbox_stats()") == 4
     assert one("select topic from fanfold.claim_outbox(10, 1000)") == "topic"
     one("select fanfold.ack_outbox('{0}')")
     one("select fanfold.renew_partitions(null, '{1}', '{1}')")
     one("select fanfold.release_partitions(null, '{1}', '{1}')")
+    assert one("select fanfold.stop_partition(null, 1, 1, 'gone', 'why')") is False
+    one("select fanfold.begin_group('g', 'cluster-1', 'y', 'z', '{7}')")
     assert one("select fanfold.reset_partition('g', 'cluster-1', 'x', 'y', 0, -1, 7)") is True
     # The single one, which has no fold, and the cancelled one.
     assert one("select fan_outs from fanfold.prune(%s, 10)", datetime.now(UTC) + timedelta(days=1)) == 2

@@ -19,6 +19,10 @@ from tests.support.database import Database
 PUBLIC = {
     "ack_outbox",
     "advance_thread",
+    "audit_fan_outs",
+    "audit_outbox",
+    "audit_tasks",
+    "begin_group",
     "cancel_fan_out",
     "cancel_thread",
     "check_tasks",
@@ -26,11 +30,16 @@ PUBLIC = {
     "claim_partition",
     "commit_result",
     "commit_results",
+    "count_dead_letters",
     "enqueue",
     "existing_fan_outs",
+    "expire_fan_outs",
+    "judge_dead_letters",
     "list_dead_letters",
     "list_fan_outs",
     "list_partitions",
+    "list_topic_fan_outs",
+    "lock_dead_letters",
     "outbox_stats",
     "prune",
     "read_results",
@@ -38,13 +47,17 @@ PUBLIC = {
     "release_partitions",
     "renew_partitions",
     "reopen_fan_out",
+    "reopen_fold",
     "reset_partition",
+    "resolve_dead_letters",
+    "stop_partition",
 }
 # Parts of those: they rely on locks that their caller holds.
 INTERNAL = {
     "admit_results",
     "advance_clocks",
     "clock_makes_stale",
+    "match_dead_letters",
     "next_outbox_id",
     "progress_key",
     "timeline",
@@ -52,13 +65,14 @@ INTERNAL = {
 }
 # Of these, what has no rights of its own: it runs with those and with the search path of the procedure that calls it (a
 # path of its own would be set and reset at every call).
-UNPINNED = {"clock_makes_stale", "next_outbox_id", "progress_key", "timeline"}
+UNPINNED = {"clock_makes_stale", "match_dead_letters", "next_outbox_id", "progress_key", "timeline"}
 # The public procedures that give out what a handler was given or returned. Any other must not.
 GIVE_OUT_PAYLOADS = {"claim_outbox", "list_dead_letters", "read_results"}
 # A table and one of its columns.
 TABLES = {
     "thread": "thread_id",
     "fan_out": "size",
+    "deadline": "due_at",
     "result": "status",
     "partition_progress": "epoch",
     "outbox": "topic",

@@ -10,11 +10,12 @@ from uuid import uuid4
 
 import pytest
 
-from fanfold_schemas import FOLD_INDEX
+from fanfold_schemas import FOLD_INDEX, FanOut
 from fanfold_sql import (
     CommitBatch,
     Conflict,
     DeadLetter,
+    DeadLetterFilter,
     Fenced,
     FoldOf,
     OutboxRecord,
@@ -60,7 +61,8 @@ def test_a_partition_from_claim_to_release(use: Use) -> None:
         [state] = await store.list_partitions("g", TOPIC)
         assert (state.owner, state.next_offset, state.islands, state.commit_seq) == (owner, 5, ((7, 9),), 1)
         assert state.idle_seconds is not None
-        [parked] = await store.list_dead_letters(topic=TOPIC, fan_out_id="f1", code="E_FRAME")
+        where = DeadLetterFilter(topic=TOPIC, fan_out_id="f1", codes=["E_FRAME"])
+        [parked] = await store.list_dead_letters(where, with_bytes=True)
         assert (parked.partition, parked.offset, parked.task_id) == (3, 4, F.task(1).task_id)
         assert (parked.key, parked.value, parked.headers) == (b"k", b"v", None)
         assert await store.reset_partition("g", CLUSTER, TOPIC, TOPIC_ID, 3, epoch=1, next_offset=0)
@@ -86,7 +88,7 @@ def test_a_fan_out_from_its_first_result_to_its_fold(use: Use) -> None:
         [done] = reply.completed
         rows = await store.claim_outbox(limit=10, lease_ms=0)
         assert {row.outbox_id for row in rows} == {done.outbox_id, *reply.outbox_ids}
-        fold_of = FoldOf("f1", 1, "t1", 3, {"main": 4}, "sum", None, 99)
+        fold_of = FoldOf(FanOut("f1", 3, "sum", None, 99), 1, "t1", {"main": 4})
         assert [(row.topic, row.value, row.fold_of) for row in rows if row.fold_of] == [(TOPIC, None, fold_of)]
         assert [(row.topic, row.key, row.value, row.headers) for row in rows if not row.fold_of] == [
             ("out", b"k", b"v", b"h")

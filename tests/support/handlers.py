@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fanfold_consumer import Registry, Send, Sends, TaskContext
+from fanfold_consumer import Registry, RetryAfter, Send, Sends, TaskContext
 
 ENV_FOLDER = "FANFOLD_TEST_FOLDER"
 _GATE_POLL_S = 0.01
@@ -104,6 +104,24 @@ def declare(registry: Registry, notes: Notes) -> Registry:
             time.sleep(_GATE_POLL_S)
         notes.note("ended", context)
         return int(arg["n"])
+
+    @registry.task("stubborn")
+    async def stubborn(_: Any, context: TaskContext) -> None:
+        """Ignores every cancellation."""
+        notes.note("began", context)
+        while True:
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                continue
+
+    @registry.task("limited")
+    async def limited(arg: dict[str, Any], context: TaskContext) -> int:
+        """Is told to come again `times` times, after `s` seconds."""
+        notes.note("began", context)
+        if context.attempt <= arg["times"]:
+            raise RetryAfter(arg["s"])
+        return context.attempt
 
     @registry.task("fork")
     async def fork(n: int, context: TaskContext) -> Sends:

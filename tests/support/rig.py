@@ -137,7 +137,7 @@ class Rig:
         return decode_payload(found[0].payload) if found and found[0].index < 0 and found[0].payload else None
 
     def dead_letters(self) -> list[StoredDeadLetter]:
-        return self.store(lambda store: store.list_dead_letters(limit=10_000))
+        return self.store(lambda store: store.list_dead_letters(limit=10_000, with_bytes=True))
 
     def await_dead_letters(self, count: int) -> list[StoredDeadLetter]:
         """Wait for that many, oldest first; there must be no more."""

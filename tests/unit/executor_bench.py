@@ -53,6 +53,7 @@ class Bench:
         bound_s: float,
         claim_store: ClaimStore | None,
         claim_bytes_max: int,
+        retry_in_place_s: float,
     ) -> None:
         self.metrics = Metrics()
         self.completions: list[Completion] = []
@@ -68,6 +69,8 @@ class Bench:
             ClaimChecks(claim_store, Patience("claim store"), bytes_max=claim_bytes_max),
             concurrency=concurrency,
             sync_workers=sync_workers,
+            process_workers=2,
+            retry_in_place_s=retry_in_place_s,
             finish=self._on_finished,
             failed=self._on_broken,
         )
@@ -120,9 +123,10 @@ async def bench(
     bound_s: float = BOUND_S,
     claim_store: ClaimStore | None = None,
     claim_bytes_max: int = 2**20,
+    retry_in_place_s: float = 1e9,
 ) -> AsyncIterator[Bench]:
     """An executor that is closed in the end, within a bound."""
-    at = Bench(registry, concurrency, sync_workers, results, bound_s, claim_store, claim_bytes_max)
+    at = Bench(registry, concurrency, sync_workers, results, bound_s, claim_store, claim_bytes_max, retry_in_place_s)
     try:
         yield at
     finally:

@@ -23,8 +23,9 @@ def a_task(node: str = "work", arg: Any = None, *, index: int = 0, size: int = 1
     return Task(derive_task_id("f1", index), "t1", fan_out, index, node, arg, **fields)
 
 
-def a_fold(fold: str, *, size: int = 10, **fields: Any) -> Task:
-    fan_out = FanOut("f1", size, fold)
+def a_fold(fold: str, *, size: int = 10, fan_out: FanOut | None = None, **fields: Any) -> Task:
+    """Of a fan-out that may lack some of its results, unless it says otherwise."""
+    fan_out = fan_out or FanOut("f1", size, fold, on_deadline="fold")
     return Task(derive_fold_task_id("f1"), "t1", fan_out, FOLD_INDEX, fold, **fields)
 
 

@@ -136,6 +136,8 @@ RECORDS: dict[str, Golden] = {
     "v1_fan_out_fold": Golden(_fan_out(fold="collect"), _ASKED),
     "v1_fan_out_quorum": Golden(_fan_out(quorum=2), _ASKED),
     "v1_fan_out_deadline": Golden(_fan_out(deadline_ms=1_900_000_000_000), _ASKED),
+    "v1_fan_out_on_deadline": Golden(_fan_out(deadline_ms=1_900_000_000_000, on_deadline="fold"), _ASKED),
+    "v1_fan_out_max_failures": Golden(_fan_out(max_failures=0), _ASKED),
     "v1_other_encoder": Golden(TASK, _ASKED, longest(dict(reversed(_FIELDS.items())))),
     "v1_nils": Golden(
         _with(arg=None),

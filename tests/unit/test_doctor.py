@@ -220,23 +220,16 @@ def test_pools_are_held_against_the_cores_of_the_server(
     assert findings_of(POSTGRES, wanted)["postgres.pool-size"].status == status
 
 
-BEFORE_1_21 = Pooling("transaction", "PgBouncer 1.18.0", 'prepared statement "_pg3_0" already exists')
-
-
 @pytest.mark.parametrize(
-    ("check", "facts", "prepare", "status", "value"),
+    ("facts", "status", "value"),
     [
-        ("mode", Pooling("session"), True, "ok", "session pooling"),
-        ("mode", BEFORE_1_21, True, "ok", "transaction pooling, PgBouncer 1.18.0"),
-        ("mode", Pooling("statement"), True, "fail", "statement pooling"),
-        ("prepared-statements", Pooling("statement"), True, "skipped", "pgbouncer.mode"),
-        ("prepared-statements", Pooling("transaction"), True, "ok", "usable"),
-        ("prepared-statements", BEFORE_1_21, True, "fail", "already exists"),
-        ("prepared-statements", BEFORE_1_21, False, "ok", "--no-prepare"),
+        (Pooling("session"), "ok", "session pooling"),
+        (Pooling("transaction", "PgBouncer 1.18.0"), "ok", "transaction pooling, PgBouncer 1.18.0"),
+        (Pooling("statement"), "fail", "statement pooling"),
     ],
 )
-def test_each_fact_of_a_pooler_is_judged(check: str, facts: Pooling, prepare: bool, status: str, value: str) -> None:
-    finding = findings_of(facts, fleet(prepare=prepare))[f"pgbouncer.{check}"]
+def test_each_way_to_pool_is_judged(facts: Pooling, status: str, value: str) -> None:
+    finding = findings_of(facts)["pgbouncer.mode"]
     assert (finding.status, value in finding.value) == (status, True), finding
 
 
@@ -293,7 +286,7 @@ def test_each_fact_of_kafka_is_judged(check: str, facts: KafkaFacts, plan: Plan,
 def test_every_check_has_a_case_that_it_does_not_pass() -> None:
     cases = [(f"postgres.{case[0]}", case[2]) for case in POSTGRES_CASES]
     cases += [(f"kafka.{case[0]}", case[3]) for case in KAFKA_CASES]
-    elsewhere = {"postgres.lock-table", "postgres.pool-size", "pgbouncer.mode", "pgbouncer.prepared-statements"}
+    elsewhere = {"postgres.lock-table", "postgres.pool-size", "pgbouncer.mode"}
     # A cluster that answers is sound; one that does not is the next test's.
     elsewhere |= {"kafka.cluster"}
     assert {name for name, status in cases if status in ("warn", "fail")} | elsewhere == {c.name for c in CHECKS}

@@ -11,9 +11,8 @@ import pytest
 
 from fanfold_consumer import Registry, TaskContext
 from fanfold_consumer.work import Completion
-from fanfold_schemas import (
-    Task,
-)
+from fanfold_schemas import Task
+from fanfold_schemas.limits import RUN_MAX
 from tests.unit.executor_bench import Bench, bench, failure, value
 from tests.unit.fleet_records import a_task, some_work
 from tests.unit.leaping_loop import run_leaping
@@ -85,11 +84,25 @@ class TestRetries:
         assert failure(_retried(flaky.handler, retries=0)[0]).code == "E_HANDLER"
         assert flaky.attempts == [1]
 
-    def test_attempts_are_counted_on_from_the_records_own(self) -> None:
+    def test_attempts_are_counted_on_from_the_records_own_and_all_of_them_count(self) -> None:
         flaky = _Flaky(100)
-        completion, _ = _retried(flaky.handler, a_task(attempt=7), retries=2)
-        assert flaky.attempts == [7, 8, 9]
-        assert failure(completion).error.endswith("(attempt 9)")
+        completion, _ = _retried(flaky.handler, a_task(attempt=2), retries=3)
+        assert flaky.attempts == [2, 3, 4]
+        assert failure(completion).error.endswith("(attempt 4)")
+
+    def test_a_record_beyond_the_last_attempt_has_one_all_the_same(self) -> None:
+        flaky = _Flaky(100)
+        completion, _ = _retried(flaky.handler, a_task(attempt=RUN_MAX), retries=2**40)
+        assert flaky.attempts == [RUN_MAX]
+        assert failure(completion).error.endswith(f"(attempt {RUN_MAX})")
+
+    def test_waits_grow_on_from_where_an_earlier_record_stopped(self) -> None:
+        waits = []
+        for _ in range(20):
+            flaky = _Flaky(1)
+            _retried(flaky.handler, a_task(attempt=9), retries=20, backoff=1, backoff_max=1000)
+            waits.append(flaky.at[1] - flaky.at[0])
+        assert max(waits) > 64, "the limit is 256 s, and not 1 s"
 
     def test_only_what_is_worth_a_retry_is_retried(self) -> None:
         flaky = _Flaky(100, lambda: KeyError("x"))

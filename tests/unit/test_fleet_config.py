@@ -144,6 +144,7 @@ def test_what_fanfold_sets_itself_may_be_written_out_in_a_file_that_others_share
     config = _config(shared)
     config.check()
     assert config.consumer_settings()["isolation.level"] == "read_committed"
+    assert config.consumer_settings()["check.crcs"] is True
 
 
 class TestConsumerSettings:

@@ -94,6 +94,8 @@ class FirstFanOut(msgspec.Struct):
     fold: str | None = None
     quorum: int | None = None
     deadline_ms: int | None = None
+    max_failures: int | None = None
+    on_deadline: str | None = None
 
 
 class FirstClaimCheck(msgspec.Struct):

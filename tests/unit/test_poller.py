@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, Message
+from confluent_kafka import Consumer, KafkaError, Message
 
 from fanfold_consumer.assignment import TopicPartition
 from fanfold_consumer.poller import Offsets, Poller
+from tests.support.wait import eventually
 
 _BOUND_S = 10.0
 
@@ -61,7 +63,40 @@ def test_settings_that_the_client_does_not_take_end_the_member_and_not_only_its_
         )
         poller.start()
         said = await asyncio.wait_for(sink.fatal, _BOUND_S)
+        eventually(lambda: poller.why_not_polling() == "the thread that polls Kafka has ended")
         await asyncio.wait_for(poller.close(), _BOUND_S)
         return said
 
     assert why in asyncio.run(scenario())
+
+
+def test_a_poller_that_hangs_says_so_from_any_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fanfold_consumer.poller.STALL_S", 0.2)
+
+    async def scenario() -> None:
+        free = threading.Event()
+
+        def hang(_: Consumer) -> None:
+            free.wait(_BOUND_S)
+
+        poller = Poller(
+            {"bootstrap.servers": "127.0.0.1:1", "group.id": "g", "log_level": 0},
+            ["t"],
+            asyncio.get_running_loop(),
+            Sink(),
+            incremental=True,
+            records_max=1,
+            in_flight_max=1,
+            in_flight_bytes_max=1,
+            revoke_timeout_s=0.0,
+        )
+        poller.start()
+        assert poller.why_not_polling() is None
+        poller.do(hang)
+        eventually(lambda: "has not been polled" in (poller.why_not_polling() or ""))
+        free.set()
+        eventually(lambda: poller.why_not_polling() is None)
+        await asyncio.wait_for(poller.close(), _BOUND_S)
+        assert poller.why_not_polling() is None, "closed is not hung"
+
+    asyncio.run(scenario())

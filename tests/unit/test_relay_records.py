@@ -17,14 +17,10 @@ from fanfold_schemas import (
 from fanfold_sql import FoldOf, OutboxRecord, OutboxRow
 
 _FOLD = FoldOf(
-    fan_out_id="f1",
+    FanOut("f1", 3, "merge", 2, 1_900_000_000_000, 1, "fold"),
     run=2,
     thread_id="t1",
-    size=3,
     base={"main": 4, "tools:7": 1},
-    fold="merge",
-    quorum=2,
-    deadline_ms=1_900_000_000_000,
 )
 
 
@@ -32,14 +28,14 @@ def test_a_fold_record_is_the_fold_task_of_its_fan_out() -> None:
     record = fold_record("tasks.v1", _FOLD)
     task = decode_task(record.value)
     assert task.task_id == derive_fold_task_id("f1")
-    assert task.fan_out == FanOut("f1", 3, "merge", 2, 1_900_000_000_000)
+    assert task.fan_out == _FOLD.fan_out
     assert (task.thread_id, task.node, task.index, task.arg) == ("t1", "merge", FOLD_INDEX, None)
     assert (task.base, task.run, task.attempt) == ({"main": 4, "tools:7": 1}, 2, 1)
     assert task.is_fold
 
 
 def test_a_fold_record_without_quorum_and_deadline_has_neither() -> None:
-    record = fold_record("tasks.v1", replace(_FOLD, quorum=None, deadline_ms=None, base={}))
+    record = fold_record("tasks.v1", replace(_FOLD, fan_out=FanOut("f1", 3, "merge"), base={}))
     task = decode_task(record.value)
     assert task.fan_out == FanOut("f1", 3, "merge")
     assert task.base == {}

@@ -14,14 +14,17 @@ from fanfold_schemas import SchemaError
 from fanfold_sql import StoreError
 
 _COMMANDS = {
+    "audit": "fanfold_consumer.cli.audit:audit",
     "cancel": "fanfold_consumer.cli.cancel:cancel",
     "consume": "fanfold_consumer.cli.consume:consume",
+    "dead-letters": "fanfold_consumer.cli.dead_letters:dead_letters",
     "dev": "fanfold_consumer.cli.dev:dev",
     "doctor": "fanfold_consumer.cli.doctor:doctor",
     "migrate": "fanfold_consumer.cli.migrate:migrate",
     "publish": "fanfold_consumer.cli.publish:publish",
     "prune": "fanfold_consumer.cli.prune:prune",
     "replay": "fanfold_consumer.cli.replay:replay",
+    "resolve": "fanfold_consumer.cli.resolve:resolve",
     "schema": "fanfold_consumer.cli.schema:schema",
     "status": "fanfold_consumer.cli.status:status",
     "thread": "fanfold_consumer.cli.thread:thread",

@@ -62,6 +62,8 @@ def _setting(name: str, kind: Any, text: str) -> Callable[[Command], Command]:
 )
 @_setting("concurrency", int, "Handlers running at once.")
 @_setting("sync_workers", int, "OS threads for `def` handlers.")
+@_setting("process_workers", int, "Processes for handlers with isolation='process'.")
+@_setting("retry_in_place_s", float, "A longer wait for a task's next attempt is spent in the outbox.")
 @_setting("in_flight_max", int, "Records polled and not yet committed; beyond it polling pauses.")
 @_setting("in_flight_bytes_max", int, "The same in bytes.")
 @_setting("batch_results_max", int, "Results in one commit.")
@@ -78,7 +80,7 @@ def _setting(name: str, kind: Any, text: str) -> Callable[[Command], Command]:
 @claim_store_option
 @claim_check_bytes_min_option
 @click.option("--group-instance-id", envvar="FANFOLD_GROUP_INSTANCE_ID", show_envvar=True, help="Static membership.")
-@click.option("--prepare/--no-prepare", default=True, help="Prepared statements; off behind PgBouncer before 1.21.")
+@click.option("--prepare/--no-prepare", default=True, help="Prepared statements, where the connection is direct.")
 @click.option(
     "--health-port", type=int, envvar="FANFOLD_HEALTH_PORT", show_envvar=True, help="/live, /ready, /metrics."
 )

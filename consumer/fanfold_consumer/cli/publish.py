@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import IO, Any
 
 import click
@@ -25,7 +26,7 @@ from fanfold_consumer.cli.render import note, print_json
 from fanfold_consumer.errors import FanfoldError
 from fanfold_producer.claim_store import ClaimStore
 from fanfold_producer.errors import ProducerError
-from fanfold_producer.fan_out import build_fan_out
+from fanfold_producer.fan_out import OnDeadline, build_fan_out, deadline_to_ms
 from fanfold_producer.files import (
     LARGE_LINE_BYTES_MAX,
     LINE_BYTES_MAX,
@@ -46,6 +47,7 @@ from fanfold_schemas import DEFAULT_TOPIC, SchemaError, VectorClock, check_id, c
 from fanfold_schemas.limits import FAN_OUT_SIZE_MAX
 
 _LOOK_EVERY_S = 0.5
+_MOMENTS = ["%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,8 @@ class Wanted:
     node: str | None
     fold: str | None
     base: dict[str, int]
-    quorum: int | None
+    policy: dict[str, Any]
+    deadline: datetime | None
     fan_out_id: str | None
     split: int | None
     claim_store: ClaimStore | None
@@ -88,6 +91,21 @@ def _base(_context: click.Context, _parameter: click.Parameter, values: tuple[st
 @click.option("--fold", metavar="NAME", help="What to fold the results with; none: they stand for themselves.")
 @click.option("--base", multiple=True, callback=_base, metavar="BRANCH=N", help="Clock it derives from. Repeatable.")
 @click.option("--quorum", type=click.IntRange(1, FAN_OUT_SIZE_MAX), help="So many successes complete a fan-out.")
+@click.option(
+    "--max-failures", type=click.IntRange(0, FAN_OUT_SIZE_MAX), help="More failed tasks end a fan-out as failed."
+)
+@click.option(
+    "--deadline",
+    type=click.DateTime(_MOMENTS),
+    help="When a fan-out ends, complete or not: 2030-01-31T12:00:00+00:00, or UTC.",
+)
+@click.option(
+    "--on-deadline",
+    type=click.Choice(["fail", "fold"]),
+    default="fail",
+    show_default=True,
+    help="Fail it, or fold the results it has.",
+)
 @click.option("--fan-out-id", metavar="ID", help="Default: derived from the contents and the options above.")
 @click.option(
     "--format",
@@ -131,6 +149,9 @@ def publish(
     fold: str | None,
     base: dict[str, int],
     quorum: int | None,
+    max_failures: int | None,
+    deadline: datetime | None,
+    on_deadline: OnDeadline,
     fan_out_id: str | None,
     fmt: str,
     split: int | None,
@@ -165,7 +186,12 @@ def publish(
             check_id(value, option)
     name = "standard input" if file == "-" else file
     store = None if claim_store is None else ClaimStore.open(claim_store, bytes_min=claim_check_bytes_min)
-    wanted = Wanted(name, chosen, topic, thread_id, node, fold, base, quorum, fan_out_id, split, store)
+    if on_deadline == "fold" and deadline is None:
+        raise click.UsageError("--on-deadline fold needs a --deadline at which to fold")
+    if deadline is not None and deadline.tzinfo is None:
+        deadline = deadline.replace(tzinfo=UTC)
+    policy = {"quorum": quorum, "max_failures": max_failures, "on_deadline": on_deadline}
+    wanted = Wanted(name, chosen, topic, thread_id, node, fold, base, policy, deadline, fan_out_id, split, store)
     publisher = Publisher(
         kafka,
         topic=topic,
@@ -224,7 +250,8 @@ def _publish(
                 fan_out_id=part_id(fan_out_id, wanted.split, number),
                 fold=wanted.fold,
                 base=wanted.base,
-                quorum=wanted.quorum,
+                deadline=wanted.deadline,
+                **wanted.policy,
             )
         except SchemaError as error:
             raise at_line(wanted.name, part, error) from error
@@ -252,7 +279,8 @@ def _check(wanted: Wanted, part: Part, fan_out_id: str) -> None:
             fan_out_id=fan_out_id,
             fold=wanted.fold,
             base=wanted.base,
-            quorum=wanted.quorum,
+            deadline_ms=deadline_to_ms(wanted.deadline, datetime.now(UTC), repeatable=True),
+            **wanted.policy,
             claim_check_bytes_min=None if wanted.claim_store is None else wanted.claim_store.bytes_min,
         )
     except SchemaError as error:

@@ -38,12 +38,21 @@ def _cell(value: object) -> RenderableType:
     if isinstance(value, Text) or hasattr(value, "__rich_console__"):
         return value
     # Text, not str: ids and errors of others are no markup.
-    return Text(str(value))
+    return Text(printable(str(value)))
+
+
+def printable(text: str) -> str:
+    """`text` of others on one line, with what a terminal would act on, or hide, written as an escape (`\\x1b`)."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on a line of its own, so that repeated ones (`--watch`) are JSON Lines."""
-    click.echo(json.dumps(value, ensure_ascii=False))
+    """One JSON document on a line of its own, so that repeated ones (`--watch`) are JSON Lines.
+
+    It may end in a terminal as well, so nothing in it is a control character, of C1 neither.
+    """
+    text = json.dumps(value, ensure_ascii=False)
+    click.echo(text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text))
 
 
 def note(text: str) -> None:

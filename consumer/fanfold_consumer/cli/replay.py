@@ -12,11 +12,11 @@ from typing import TypeVar
 import click
 
 from fanfold_consumer.admin import open_store
-from fanfold_consumer.cli.options import database_option, json_option, kafka_options
+from fanfold_consumer.cli.options import claim_store_option, database_option, json_option, kafka_options
 from fanfold_consumer.cli.render import note
 from fanfold_consumer.cli.replay_output import print_dry_run, print_executed, print_tally, reading_progress
-from fanfold_consumer.replay.errors import ReplayRefused
-from fanfold_consumer.replay.log_offsets import read_log_ranges
+from fanfold_consumer.cli.verify import Verification
+from fanfold_consumer.cli.verify import verify as verify_range
 from fanfold_consumer.replay.log_reader import LogReader
 from fanfold_consumer.replay.plan import LogRange, PlannedOffset, plan_offsets
 from fanfold_consumer.replay.rerun import republish
@@ -30,6 +30,7 @@ from fanfold_consumer.replay.reset import (
     reset_partitions,
 )
 from fanfold_consumer.replay.sift import Selection
+from fanfold_consumer.replay.survey import existing_partitions, look_up, measure_log
 from fanfold_consumer.replay.targets import (
     FromFile,
     ShiftBy,
@@ -45,8 +46,7 @@ from fanfold_consumer.replay.targets import (
     parse_offsets,
     parse_partitions,
 )
-from fanfold_producer.errors import TopicMissing
-from fanfold_producer.kafka import KafkaConfig, cluster_and_topics
+from fanfold_producer.kafka import KafkaConfig
 from fanfold_schemas import SchemaError, check_id
 from fanfold_sql import PartitionState, Store
 
@@ -128,6 +128,28 @@ def _since(text: str) -> int:
     is_flag=True,
     help="Publish the tasks of the range with a new run: handlers run again, new results overwrite the old.",
 )
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="Run the handlers of tasks and folds of the range again without effect, and compare with what is stored. What "
+    "handlers do outside they do again: run it where that is harmless.",
+)
+@click.option(
+    "--handlers", multiple=True, metavar="MODULE", help="With --verify: module with @task and @fold. Repeatable."
+)
+@click.option("--fan-out", "fan_out_id", help="With --verify: only this fan-out.")
+@click.option(
+    "--concurrency",
+    type=click.IntRange(1, 10_000),
+    default=32,
+    show_default=True,
+    help="With --verify: handlers running at once.",
+)
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="With --verify: the first so many tasks only.")
+@click.option(
+    "--sample", type=click.IntRange(1, 10_000), metavar="N", help="With --verify: so many tasks, chosen at random."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="With --sample: the same choice again.")
 @click.option("--export", is_flag=True, help="Print `topic,partition,offset` lines and change nothing.")
 @click.option("--execute", is_flag=True, help="Do it. Without it, only say what would be done.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done: the default.")
@@ -140,6 +162,7 @@ def _since(text: str) -> int:
     metavar="SECONDS",
     help="Wait so long for live members to be gone.",
 )
+@claim_store_option
 @kafka_options
 @database_option
 @json_option
@@ -159,22 +182,31 @@ def replay(
     from_file: Path | None,
     thread_id: str | None,
     rerun: bool,
+    verify: bool,
+    handlers: tuple[str, ...],
+    fan_out_id: str | None,
+    concurrency: int,
+    limit: int | None,
+    sample: int | None,
+    seed: int,
     export: bool,
     execute: bool,
     dry_run: bool,
     fence: bool,
     wait_s: float,
+    claim_store: str | None,
     as_json: bool,
 ) -> None:
     """Read a topic again, from an offset or a time, or publish its tasks once more.
 
     Says what would be done; --execute does it. Replaying repairs: work that is committed is recognised and
-    its handlers do not run. Only --rerun runs them again.
+    its handlers do not run. Only --rerun runs them again, and --verify, which changes nothing but compares.
 
     \b
     fanfold replay --group g --topic t --to-earliest --execute
     fanfold replay --topic t --thread order-17 --execute
     fanfold replay --topic t --by-duration PT2H --rerun --execute
+    fanfold replay --topic t --verify --handlers tasks --sample 100
     """
     topic, partitions = _split_topic(topic, partitions)
     targets: dict[str, Target | None] = {
@@ -187,13 +219,20 @@ def replay(
         "--by-duration": None if by_duration is None else ToTime(by_duration),
         "--from-file": None if from_file is None else _file_target(from_file, topic, group),
     }
-    selection = Selection(thread_id, rerun) if thread_id is not None or rerun else None
+    verification = None
+    if verify:
+        verification = Verification(handlers, thread_id, fan_out_id, concurrency, limit, sample, seed, claim_store)
+    _check_verification(verification, handlers, fan_out_id, rerun or export or execute or fence or wait_s > 0)
+    selection = Selection(thread_id, rerun) if thread_id is not None or rerun or verify else None
     target = _one_target(targets, needed=selection is None)
     _check_combination(group, target, selection, execute, dry_run, export, fence or wait_s > 0)
     # librdkafka writes remarks of its own to stderr; warnings and errors are enough beside the notes here.
     kafka = replace(kafka, properties={"log_level": "4", **kafka.properties})
     request = Request(kafka, database_url, group, topic, partitions, target, execute, export, fence, wait_s, as_json)
-    if selection is not None:
+    if verification is not None:
+        if not asyncio.run(_verify(request, verification)):
+            raise click.exceptions.Exit(1)
+    elif selection is not None:
         asyncio.run(_republish(request, selection))
     elif not asyncio.run(_reset(request)):
         raise click.exceptions.Exit(1)
@@ -226,6 +265,24 @@ def _one_target(targets: dict[str, Target | None], *, needed: bool) -> Target:
     if not given and needed:
         raise click.UsageError(f"say from where: one of {', '.join(targets)}")
     return next(iter(given.values()), ToEarliest())
+
+
+def _check_verification(
+    verification: Verification | None, handlers: tuple[str, ...], fan_out_id: str | None, changes_things: bool
+) -> None:
+    problems = []
+    if verification is None:
+        if handlers or fan_out_id is not None:
+            problems.append("--handlers and --fan-out go with --verify")
+    else:
+        if not handlers:
+            problems.append("--handlers is missing: which modules' handlers should be verified?")
+        if changes_things:
+            problems.append("--verify changes nothing: leave out --rerun, --execute, --export, --fence and --wait")
+        if verification.limit is not None and verification.sample is not None:
+            problems.append("--limit and --sample contradict each other; give one")
+    if problems:
+        raise click.UsageError("; ".join(problems))
 
 
 def _check_combination(
@@ -294,26 +351,23 @@ async def _republish(request: Request, selection: Selection) -> None:
             note("they are in the outbox; members that consume this topic publish them")
 
 
+async def _verify(request: Request, verification: Verification) -> bool:
+    async with open_store(request.database_url) as store:
+        survey = await _survey(request, store, wait_s=0.0)
+        ranges = {p.partition: (p.next_offset, p.log.high) for p in survey.plan(request.target)}
+        return await verify_range(request.kafka, store, survey.at, ranges, verification, request.as_json)
+
+
 async def _survey(request: Request, store: Store, *, wait_s: float) -> Survey:
-    cluster_id, topic_id, count = await asyncio.to_thread(_look_up, request.kafka, request.topic)
+    cluster_id, topic_id, count = await asyncio.to_thread(look_up, request.kafka, request.topic)
     at = GroupTopic(request.group or "", cluster_id, request.topic, topic_id)
-    wanted = _existing(request.topic, request.partitions, count)
+    wanted = existing_partitions(request.topic, request.partitions, count)
     states: dict[int, PartitionState] = {}
     if request.group is not None:
         states = await _settled_progress(request, store, at, wanted, wait_s)
     at_ms = request.target.at_ms if isinstance(request.target, ToTime) else None
-    logs = await asyncio.to_thread(_measure, request.kafka, request.topic, wanted, at_ms)
+    logs = await asyncio.to_thread(measure_log, request.kafka, request.topic, wanted, at_ms)
     return Survey(at, logs, {p: state for p, state in states.items() if p in logs})
-
-
-def _look_up(kafka: KafkaConfig, topic: str) -> tuple[str, str, int]:
-    try:
-        cluster_id, topics = cluster_and_topics(kafka, [topic])
-    except TopicMissing as error:
-        raise ReplayRefused(
-            f"there is no topic {topic} at {kafka.bootstrap_servers}: nothing to replay; check the name and the broker"
-        ) from error
-    return cluster_id, *topics[topic]
 
 
 async def _settled_progress(
@@ -322,18 +376,3 @@ async def _settled_progress(
     if wait_s > 0:
         return await await_no_members(store, at, wanted, wait_s)
     return await read_progress(store, at)
-
-
-def _existing(topic: str, partitions: frozenset[int] | None, count: int) -> list[int]:
-    if partitions is None:
-        return list(range(count))
-    beyond = sorted(p for p in partitions if p >= count)
-    if beyond:
-        raise ReplayRefused(f"{topic} has the partitions 0 to {count - 1}, not {', '.join(map(str, beyond[:10]))}")
-    return sorted(partitions)
-
-
-def _measure(kafka: KafkaConfig, topic: str, partitions: Sequence[int], at_ms: int | None) -> dict[int, LogRange]:
-    logs = read_log_ranges(kafka, topic, partitions, at_ms=at_ms)
-    with LogReader(kafka, topic) as reader:
-        return reader.measure_ends(logs)

@@ -140,7 +140,7 @@ def _head(at: GroupTopic, *, executed: bool) -> dict[str, object]:
 
 
 def _fields(planned: PlannedOffset) -> dict[str, object]:
-    return {
+    fields: dict[str, object] = {
         "partition": planned.partition,
         "current_offset": planned.current,
         "new_offset": planned.next_offset,
@@ -148,3 +148,6 @@ def _fields(planned: PlannedOffset) -> dict[str, object]:
         "log_end_offset": planned.log.high,
         "note": planned.note,
     }
+    if planned.given_up is not None:
+        fields["given_up"] = [list(offsets) for offsets in planned.given_up]
+    return fields

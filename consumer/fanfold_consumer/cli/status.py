@@ -67,7 +67,7 @@ class Picture:
 @click.option("--topic", help="Partitions of this topic only.")
 @click.option(
     "--state",
-    type=click.Choice(["open", "folding", "done", "failed", "stale", "cancelled"]),
+    type=click.Choice(list(_STYLES)),
     help="Fan-outs in this state only.",
 )
 @click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Fan-outs, newest first.")
@@ -156,7 +156,7 @@ def _display(as_json: bool, *, watched: bool) -> Iterator[Callable[[Picture], No
 
 
 def _settled(wanted: Wanted, picture: Picture) -> bool:
-    return wanted.fan_out_id is not None and picture.fan_outs[0].state in ("done", "failed", "stale", "cancelled")
+    return wanted.fan_out_id is not None and picture.fan_outs[0].ended
 
 
 async def _look(store: Store, wanted: Wanted, kafka: KafkaConfig | str) -> Picture:
@@ -199,6 +199,9 @@ def _fields(picture: Picture) -> dict[str, Any]:
 def _explain(picture: Picture) -> None:
     if picture.partitions and picture.problem:
         note(f"note: LOG-END-OFFSET and LAG are not known everywhere: {picture.problem}")
+    stopped = [row.state for row in picture.partitions or () if row.state.stopped is not None]
+    for group, topic in dict.fromkeys((state.group_id, state.topic) for state in stopped):
+        note(f"note: partitions stopped; what can be done: `fanfold resolve --group {group} --topic {topic}`")
 
 
 def _render(picture: Picture) -> RenderableType:
@@ -250,7 +253,7 @@ def fan_out_table(fan_outs: Sequence[FanOutState], now: datetime) -> RenderableT
 def _partition_table(rows: Sequence[PartitionRow]) -> RenderableType:
     numbers = ["PARTITION", "CURRENT-OFFSET", "LOG-END-OFFSET", "LAG", "EPOCH", "ISLANDS", "SEEN"]
     return make_table(
-        ["GROUP", "TOPIC", *numbers[:4], "OWNER", *numbers[4:]],
+        ["GROUP", "TOPIC", *numbers[:4], "OWNER", *numbers[4:], "STOPPED"],
         [
             [
                 row.state.group_id,
@@ -263,6 +266,7 @@ def _partition_table(rows: Sequence[PartitionRow]) -> RenderableType:
                 row.state.epoch,
                 sum(high - low for low, high in row.state.islands),
                 None if row.state.idle_seconds is None else f"{brief(row.state.idle_seconds)} ago",
+                None if row.state.stopped is None else Text(row.state.stopped, style="red"),
             ]
             for row in rows
         ],

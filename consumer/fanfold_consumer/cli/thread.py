@@ -22,7 +22,7 @@ from fanfold_consumer.admin import (
     value_bytes,
 )
 from fanfold_consumer.cli.options import database_option, json_option
-from fanfold_consumer.cli.render import make_console, make_table, print_json
+from fanfold_consumer.cli.render import make_console, make_table, print_json, printable
 from fanfold_consumer.cli.status import fan_out_table
 from fanfold_consumer.errors import FanfoldError
 from fanfold_schemas import FOLD_INDEX
@@ -109,7 +109,7 @@ def _render(detail: ThreadDetail, now: datetime) -> RenderableType:
     clock = ", ".join(f"{branch or repr('')}: {n}" for branch, n in sorted(detail.thread.clock.items()))
     parts: list[RenderableType] = [
         Text(f"thread  {detail.thread.thread_id}"),
-        Text(f"clock   {clock or '-'}"),
+        Text(f"clock   {printable(clock) or '-'}"),
         Text(f"since   {detail.thread.created_at:%Y-%m-%d %H:%M:%S %Z}"),
         Text(),
         fan_out_table(detail.fan_outs, now),
@@ -146,12 +146,13 @@ def _fan_out_parts(entry: FanOutDetail) -> list[RenderableType]:
     if entry.dead_letters:
         parts.append(
             make_table(
-                ["DEAD LETTER", "TASK", "CODE", "RECORD", "ERROR"],
+                ["DEAD LETTER", "TASK", "CODE", "RESOLUTION", "RECORD", "ERROR"],
                 [
                     [
                         letter.dead_letter_id,
                         letter.task_id,
                         letter.code,
+                        letter.resolution,
                         f"{letter.topic}-{letter.partition}@{letter.offset}",
                         letter.error.replace("\n", " ")[:_ERROR_CHARS],
                     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import subprocess
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 
 from fanfold_consumer.devstack.embedded_broker import answers_metadata
@@ -28,8 +29,8 @@ _PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@{host}:{controller_port}
-listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}
-advertised.listeners=PLAINTEXT://{host}:{port}
+listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}{extra_listeners}
+advertised.listeners=PLAINTEXT://{host}:{port}{extra_listeners}
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 inter.broker.listener.name=PLAINTEXT
@@ -62,13 +63,25 @@ class ApacheKafka:
         folder: where settings, data and log live; a temporary one when None. `stop` and `kill` keep the data,
             so a restart finds every topic, record and offset again.
         port: where clients connect; a free one when None. It stays the same over restarts.
+        extra_listeners: the names of further ones and their ports. What they speak is said in `settings`.
+        settings: further lines of its properties. They win over ours.
     """
 
-    def __init__(self, folder: Path | None = None, *, port: int | None = None, version: str = KAFKA_VERSION) -> None:
+    def __init__(
+        self,
+        folder: Path | None = None,
+        *,
+        port: int | None = None,
+        version: str = KAFKA_VERSION,
+        extra_listeners: Mapping[str, int] | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         self.folder = temporary_folder("kafka") if folder is None else folder.absolute()
         self.port = free_port() if port is None else port
         self.version = version
         self.log_path = self.folder / "kafka.log"
+        self._extra_listeners = dict(extra_listeners or {})
+        self._settings = dict(settings or {})
         self._controller_port = free_port()
         self._process: ServerProcess | None = None
 
@@ -132,8 +145,14 @@ class ApacheKafka:
         properties = self.folder / "server.properties"
         properties.write_text(
             _PROPERTIES.format(
-                host=LOOPBACK, port=self.port, controller_port=self._controller_port, data_dir=self.data_dir
+                host=LOOPBACK,
+                port=self.port,
+                controller_port=self._controller_port,
+                extra_listeners="".join(f",{n}://{LOOPBACK}:{port}" for n, port in self._extra_listeners.items()),
+                data_dir=self.data_dir,
             )
+            # Of a key that is there twice, the last one counts.
+            + "".join(f"{name}={value}\n" for name, value in self._settings.items())
         )
         if not (self.data_dir / "meta.properties").exists():
             self._format(jars, properties)

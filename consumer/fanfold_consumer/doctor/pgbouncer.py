@@ -1,4 +1,4 @@
-"""Whether a pooler stands before Postgres, how it pools, and whether prepared statements survive it.
+"""Whether a pooler stands before Postgres, and how it pools.
 
 PgBouncer does not say so itself. But it makes up the process id that a client is told at the start, hands one server
 connection to several clients unless it pools by session, and refuses transactions if it pools by statement.
@@ -6,18 +6,14 @@ connection to several clients unless it pools by session, and refuses transactio
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from typing import Any, Literal
-from uuid import uuid4
 
 import psycopg
 from psycopg.conninfo import make_conninfo
-from psycopg.pq import ExecStatus
-from psycopg.pq.abc import PGconn
 
-from fanfold_consumer.doctor.findings import Check, Plan, Unknown, Verdict
-from fanfold_sql.pool import connection_settings
+from fanfold_consumer.doctor.findings import Check, Plan, Verdict
+from fanfold_sql.pool import connection_settings, is_direct
 
 # The first tells as a rule; in a busy pool others may come in between.
 _ROUNDS = 5
@@ -32,12 +28,10 @@ class Pooling:
     Attributes:
         mode: `direct`: no pooler is in between.
         version: what the pooler calls itself; None: our role may not ask it.
-        prepared_problem: the error that prepared statements ended in; None: they work.
     """
 
     mode: Literal["direct", "session", "transaction", "statement"]
     version: str | None = None
-    prepared_problem: str | None = None
 
 
 async def read_pooling(dsn: str) -> Pooling:
@@ -50,11 +44,7 @@ async def read_pooling(dsn: str) -> Pooling:
             return Pooling("statement", version)
         if not await _share_a_server(one, other):
             return Pooling("session", version)
-        return Pooling("transaction", version, await asyncio.to_thread(_prepared_problem, one.pgconn, other.pgconn))
-
-
-async def is_direct(connection: Connection) -> bool:
-    return connection.info.backend_pid == await _server_pid(connection)
+        return Pooling("transaction", version)
 
 
 async def _connect(dsn: str, **overrides: str) -> Connection:
@@ -78,25 +68,6 @@ async def _share_a_server(one: Connection, other: Connection) -> bool:
         if await _server_pid(one) != mine or await _server_pid(other) == mine:
             return True
     return False
-
-
-def _prepared_problem(one: PGconn, other: PGconn) -> str | None:
-    """What goes wrong with prepared statements, as the protocol has them; blocks.
-
-    On another server a client's statement is not there; on the same one it collides with another client's of that name,
-    and drivers give all of them the same few. Ours is nobody else's: without support it stays behind on the server.
-    """
-    for _ in range(_ROUNDS):
-        name = f"fanfold_doctor_{uuid4().hex}".encode()
-        for result in (
-            one.prepare(name, b"select 1"),
-            one.exec_prepared(name, None),
-            one.exec_prepared(name, None),
-            other.prepare(name, b"select 2"),
-        ):
-            if result.status not in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK):
-                return result.get_error_message().strip()
-    return None
 
 
 async def _server_pid(connection: Connection) -> int:
@@ -123,16 +94,6 @@ def _mode(pooling: Pooling, plan: Plan) -> Verdict:
     return Verdict("fail" if pooling.mode == "statement" else "ok", value)
 
 
-def _prepared(pooling: Pooling, plan: Plan) -> Verdict:
-    if pooling.mode == "statement":
-        raise Unknown("see pgbouncer.mode")
-    if not plan.config.prepare:
-        return Verdict("ok", "not used (--no-prepare)")
-    if pooling.prepared_problem is not None:
-        return Verdict("fail", pooling.prepared_problem)
-    return Verdict("ok", "usable")
-
-
 PGBOUNCER_CHECKS: tuple[Check[Pooling], ...] = (
     Check(
         "pgbouncer.mode",
@@ -140,14 +101,5 @@ PGBOUNCER_CHECKS: tuple[Check[Pooling], ...] = (
         bound="direct, session or transaction",
         why="Reruns and reopening a fan-out are transactions of several statements, which statement pooling refuses.",
         fix="Set `pool_mode = transaction` in pgbouncer.ini.",
-    ),
-    Check(
-        "pgbouncer.prepared-statements",
-        _prepared,
-        bound="usable, or not used",
-        why="Before PgBouncer 1.21, or with max_prepared_statements = 0, a server connection does not have the "
-        "statements of the client it is lent to, or has another's under the same name.",
-        fix="Pass `--no-prepare` to members and `prepare=False` to a `Publisher`; or take PgBouncer 1.21 or later "
-        "and set `max_prepared_statements = 200`.",
     ),
 )

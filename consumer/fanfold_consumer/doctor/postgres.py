@@ -10,9 +10,8 @@ from typing import Any, LiteralString
 
 import psycopg
 
-from fanfold_consumer.doctor.pgbouncer import is_direct
 from fanfold_sql.migrate import scripts
-from fanfold_sql.pool import connection_settings
+from fanfold_sql.pool import connection_settings, is_direct
 
 SETTINGS = (
     "default_transaction_isolation",

@@ -12,6 +12,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from fanfold_consumer.replay.errors import ReplayRefused
 from fanfold_consumer.replay.plan import LogRange
+from fanfold_consumer.work import header_list
 from fanfold_producer.errors import BrokerRefused, BrokerUnavailable, KafkaConfigError
 from fanfold_producer.kafka import KafkaConfig, client_error
 
@@ -25,13 +26,14 @@ _PIECE = 50
 
 @dataclass(frozen=True, slots=True)
 class LogRecord:
-    """A record as it is in the log, to the byte."""
+    """A record as it is in the log, to the byte. `timestamp_ms`: unix time, as its producer or the broker says."""
 
     partition: int
     offset: int
     key: bytes | None
     value: bytes | None
     headers: list[tuple[str, bytes | None]]
+    timestamp_ms: int = 0
 
 
 class LogReader:
@@ -53,6 +55,8 @@ class LogReader:
             enable_auto_commit=False,
             auto_offset_reset="error",
             isolation_level="read_committed",
+            # A damaged record would be passed over in silence.
+            check_crcs=True,
             enable_partition_eof=True,
             fetch_wait_max_ms=50,
             queued_max_messages_kbytes=BATCH_BYTES_MAX // 1024,
@@ -141,7 +145,9 @@ class LogReader:
             return None
         if offset >= self._ends[partition]:
             return None
-        return LogRecord(partition, offset, _bytes(message.key()), message.value(), _headers(message))
+        return LogRecord(
+            partition, offset, _bytes(message.key()), message.value(), header_list(message), message.timestamp()[1]
+        )
 
     def _advance(self, ended: set[int]) -> None:
         for partition, position in self._read_positions().items():
@@ -183,10 +189,3 @@ def _partition(message: Message) -> int:
 
 def _bytes(value: bytes | str | None) -> bytes | None:
     return value.encode() if isinstance(value, str) else value
-
-
-def _headers(message: Message) -> list[tuple[str, bytes | None]]:
-    # A message that was received has a list of pairs; the type speaks of what may be sent, too.
-    headers = message.headers() or []
-    assert isinstance(headers, list)
-    return [(name, _bytes(value)) for name, value in headers]

@@ -16,6 +16,7 @@ from fanfold_consumer.replay.targets import (
     ToOffset,
     ToTime,
 )
+from fanfold_sql import Islands
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +30,17 @@ class LogRange:
 
 @dataclass(frozen=True, slots=True)
 class PlannedOffset:
-    """Where a partition would go on from. `current` None: the group never finished anything here."""
+    """Where a partition would go on from. `current` None: the group never finished anything here.
+
+    `given_up`: ranges of offsets that are not done and would not be; None: nobody asked.
+    """
 
     partition: int
     current: int | None
     next_offset: int
     log: LogRange
     note: str | None = None
+    given_up: Islands | None = None
 
 
 def plan_offsets(

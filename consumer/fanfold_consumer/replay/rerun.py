@@ -8,29 +8,19 @@ them, and fold anew.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
-import psycopg
 
 from fanfold_consumer.replay.errors import ReplayInterrupted
 from fanfold_consumer.replay.log_reader import LogReader
+from fanfold_consumer.replay.requeue import persist, reopen_fan_outs, rerun_record
 from fanfold_consumer.replay.sift import Found, Selection, Sieve, Tally
 from fanfold_consumer.replay.targets import format_offsets
-from fanfold_schemas import arg_hash, pack_headers, with_run
-from fanfold_schemas.headers import RUN
+from fanfold_schemas import arg_hash, pack_headers
 from fanfold_schemas.limits import RUN_MAX
-from fanfold_sql import OutboxRecord, Store, StoreUnavailable, reopen_fan_out
-
-_TRIES = 5
-_BACKOFF_S = 0.2
-_ENQUEUE = "select fanfold.enqueue(%s::text[], %s::bytea[], %s::bytea[], %s::bytea[], %s::int4[])"
-# The order in which commit_results locks threads: in another one, a commit of two of them would deadlock with
-# us.
-_IN_LOCK_ORDER = "select t.id from unnest(%s::text[]) as t (id) order by pg_catalog.hashtextextended(t.id, 4207)"
-
-T = TypeVar("T")
+from fanfold_sql import OutboxRecord, Store, StoreUnavailable
+from fanfold_sql.dead_letters import enqueue_records
 
 
 async def republish(
@@ -57,12 +47,12 @@ async def republish(
         found = sieve.sift(records)
         try:
             if selection.rerun and found:
-                verdicts = await _persist(_verdicts, store, found)
+                verdicts = await persist(_verdicts, store, found)
                 tally.stale += verdicts.count("stale")
                 tally.conflicts += verdicts.count("conflict")
                 found = [f for f, verdict in zip(found, verdicts, strict=True) if verdict not in ("stale", "conflict")]
             if execute and found:
-                await _persist(_queue, store, topic, found, selection.rerun)
+                await persist(_queue, store, topic, found, selection.rerun)
                 tally.queued += len(found)
         except StoreUnavailable as error:
             raise _interrupted(topic, tally, positions, error) from error
@@ -88,62 +78,18 @@ async def _queue(store: Store, topic: str, found: Sequence[Found], rerun: bool) 
     Safe to repeat when the outcome is unknown: the tasks are then queued twice under one run, and count once.
     """
     async with store.transaction() as connection:
-        runs = await _reopen(connection, found) if rerun else {}
-        records = [_rerun_record(topic, f, runs[f.task.fan_out.id]) if rerun else _record(topic, f) for f in found]
-        await connection.execute(
-            _ENQUEUE,
-            (
-                [record.topic for record in records],
-                [record.key for record in records],
-                [record.value for record in records],
-                [record.headers for record in records],
-                [0] * len(records),
-            ),
-            binary=True,
-        )
+        runs = await reopen_fan_outs(connection, (entry.task for entry in found)) if rerun else {}
+        records = [_record(topic, entry, runs.get(entry.task.fan_out.id)) for entry in found]
+        await enqueue_records(connection, records)
 
 
-async def _reopen(connection: psycopg.AsyncConnection[Any], found: Sequence[Found]) -> dict[str, int | None]:
-    """{fan-out: the run its tasks get; None: it is unknown, so nothing is there to overwrite}."""
-    task_ids: dict[str, list[str]] = {}
-    threads: dict[str, list[str]] = {}
-    for entry in found:
-        fan_out_id = entry.task.fan_out.id
-        if fan_out_id not in task_ids:
-            task_ids[fan_out_id] = []
-            threads.setdefault(entry.task.thread_id, []).append(fan_out_id)
-        task_ids[fan_out_id].append(entry.task.task_id)
-    cursor = await connection.execute(_IN_LOCK_ORDER, (list(threads),))
-    return {
-        fan_out_id: await reopen_fan_out(connection, fan_out_id, task_ids[fan_out_id])
-        for (thread_id,) in await cursor.fetchall()
-        for fan_out_id in threads[thread_id]
-    }
-
-
-def _record(topic: str, found: Found) -> OutboxRecord:
-    record = found.record
-    return OutboxRecord(topic, record.key, record.value, pack_headers(record.headers))
-
-
-def _rerun_record(topic: str, found: Found, run: int | None) -> OutboxRecord:
-    """The record with another run and all else as it was: what a newer writer put there is not ours to drop."""
+def _record(topic: str, found: Found, run: int | None) -> OutboxRecord:
+    """As it was, but for the run that a rerun gives it."""
     record = found.record
     if run is None:
-        return _record(topic, found)
+        return OutboxRecord(topic, record.key, record.value, pack_headers(record.headers))
     assert record.value is not None  # it was decoded
-    headers = [(name, value) for name, value in record.headers if name != RUN]
-    return OutboxRecord(topic, record.key, with_run(record.value, run), pack_headers([*headers, (RUN, b"%d" % run)]))
-
-
-async def _persist(action: Callable[..., Awaitable[T]], *arguments: Any) -> T:
-    """Make a call that is safe to repeat, again while Postgres is away for a moment (or found a deadlock)."""
-    for attempt in range(_TRIES - 1):
-        try:
-            return await action(*arguments)
-        except StoreUnavailable:
-            await asyncio.sleep(_BACKOFF_S * 2**attempt)
-    return await action(*arguments)
+    return rerun_record(topic, record.key, record.value, record.headers, run)
 
 
 def _interrupted(topic: str, tally: Tally, positions: Mapping[int, int], error: StoreUnavailable) -> ReplayInterrupted:

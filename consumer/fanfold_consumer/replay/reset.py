@@ -70,7 +70,7 @@ def changes(planned: PlannedOffset, state: PartitionState | None) -> bool:
     """Whether a reset would make a difference; where it makes none, a live member is left alone."""
     if state is None or state.next_offset is None:
         return planned.next_offset != planned.log.low
-    return state.next_offset != planned.next_offset or bool(state.islands)
+    return state.next_offset != planned.next_offset or bool(state.islands) or state.stopped is not None
 
 
 def refuse_live_members(at: GroupTopic, held: Sequence[PartitionState]) -> None:

@@ -20,19 +20,34 @@ create table fanfold.fan_out (
     base jsonb not null,
     fold text collate "C",
     quorum integer check (quorum between 1 and size),
+    -- More failures than this end it. None: as many as there are.
+    max_failures integer check (max_failures >= 0),
     deadline_ms bigint,
+    -- What its deadline does: fold what there is; none: it fails.
+    on_deadline text collate "C" check (on_deadline = 'fold'),
     -- Where the fold task is published: the topic its tasks came from. None without Kafka.
     topic text collate "C",
     created_at timestamptz not null default now(),
     completed_at timestamptz,
     folded_at timestamptz,
-    -- Final: from then on no result and no fold of it is taken.
+    -- From then on no result and no fold of it is taken. By a caller or its deadline: for good. By too many failures:
+    -- until it is reopened.
     cancelled_at timestamptz,
+    cancelled_by text collate "C" check (cancelled_by in ('caller', 'failures', 'deadline')),
+    check ((cancelled_at is null) = (cancelled_by is null)),
     check (size > 0 or cancelled_at is not null)
 ) with (fillfactor = 50);
 -- None of these columns ever changes, so counting down stays a heap-only update.
 create index fan_out_thread on fanfold.fan_out (thread_id);
 create index fan_out_created on fanfold.fan_out (created_at);
+
+-- Fan-outs whose deadline is still to be acted on. Apart from fan_out, where an index that forgets those that are
+-- complete would end heap-only updates.
+create table fanfold.deadline (
+    fan_out_id text collate "C" primary key,
+    due_at timestamptz not null
+);
+create index deadline_due on fanfold.deadline (due_at);
 
 create table fanfold.result (
     thread_id text collate "C" not null,
@@ -79,6 +94,10 @@ create table fanfold.partition_progress (
     commit_seq bigint not null default 0,
     claimed_at timestamptz,
     seen_at timestamptz,
+    -- Why nobody reads on: the log no longer has the next offset (gone), or a batch in it is damaged (unreadable).
+    stopped text collate "C" check (stopped in ('gone', 'unreadable')),
+    stopped_because text,
+    check ((stopped is null) = (stopped_because is null)),
     unique (group_id, cluster_id, topic_id, partition)
 ) with (fillfactor = 10);
 create index partition_progress_topic on fanfold.partition_progress (topic, partition);
@@ -118,7 +137,12 @@ create table fanfold.dead_letter (
     value bytea,
     headers bytea,
     created_at timestamptz not null default now(),
+    -- What an operator did about it. The row stays until it is pruned, or nothing would say what became of the record.
+    resolved_at timestamptz,
+    resolution text check (resolution in ('redriven', 'dropped')),
+    check ((resolved_at is null) = (resolution is null)),
     -- A commit that is sent again parks nothing twice.
     unique (group_id, cluster_id, topic_id, partition, record_offset)
 );
 create index dead_letter_created on fanfold.dead_letter (created_at);
+create index dead_letter_task on fanfold.dead_letter (fan_out_id, task_id);

@@ -1,4 +1,5 @@
--- admit_results: which results of a batch their fan-outs still take. Only fan-outs with a quorum refuse any.
+-- admit_results: which results of a batch their fan-outs still take. Those with a quorum refuse what is beyond it, those
+-- that were completed by their deadline everything new.
 --
 -- Locks    none of its own: the caller holds the threads' advisory locks, so two batches cannot both take the last place.
 -- Args     fan-outs by id and thread; results as in commit_results.
@@ -14,17 +15,20 @@ language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
     select array_agg(
-        a.quorum is null or a.completed_at is null and (a.index < 0 or greatest(a.place, 1) <= a.quorum - a.succeeded + a.taken_back)
-        order by a.no)
+        case
+            -- A complete fan-out that lacks nothing refuses nothing: what comes is known, or contradicts it.
+            when a.completed_at is not null then a.quorum is null and a.remaining = 0
+            else a.quorum is null or a.index < 0 or greatest(a.place, 1) <= a.quorum - a.succeeded + a.taken_back
+        end order by a.no)
     from (
         -- A task's place is the number of tasks up to its first result that end as new successes; 0: it takes none.
-        select t.no, t.index, t.quorum, t.completed_at, t.succeeded,
+        select t.no, t.index, t.quorum, t.remaining, t.completed_at, t.succeeded,
             case when t.ends_failed then 0 else count(*) filter (where t.nth = 1 and not t.ends_failed and t.old_status is null)
                 over (partition by t.fan order by t.first_no) end as place,
             count(*) filter (where t.nth = 1 and t.ends_failed and t.old_status = 'done' and t.last_run > t.old_run)
                 over (partition by t.fan) as taken_back
         from (
-            select r.*, f.quorum, f.completed_at, f.size - f.remaining - f.failed as succeeded, e.run as old_run,
+            select r.*, f.quorum, f.remaining, f.completed_at, f.size - f.remaining - f.failed as succeeded, e.run as old_run,
                 -- A fold is no task, so it neither takes a place nor leaves one.
                 case when r.index < 0 then 'fold' else e.status end as old_status
             from (

@@ -26,14 +26,14 @@ begin
     end if;
     perform pg_advisory_xact_lock(hashtextextended(v_thread_id, 4207));
     -- The row stands in for a fan-out that is not open yet: its first result finds it cancelled.
-    insert into fanfold.fan_out (fan_out_id, thread_id, size, remaining, base, cancelled_at)
-    values (p_fan_out_id, v_thread_id, 0, 0, '{}', clock_timestamp())
+    insert into fanfold.fan_out (fan_out_id, thread_id, size, remaining, base, cancelled_at, cancelled_by)
+    values (p_fan_out_id, v_thread_id, 0, 0, '{}', clock_timestamp(), 'caller')
     on conflict do nothing;
     if found then
         insert into fanfold.thread (thread_id) values (v_thread_id) on conflict do nothing;
         return 'cancelled';
     end if;
-    update fanfold.fan_out f set cancelled_at = coalesce(f.cancelled_at, clock_timestamp())
+    update fanfold.fan_out f set cancelled_at = coalesce(f.cancelled_at, clock_timestamp()), cancelled_by = 'caller'
     where f.fan_out_id = p_fan_out_id and f.thread_id = v_thread_id
         and (f.completed_at is null or f.fold is not null and f.folded_at is null);
     if found then

@@ -22,7 +22,7 @@ begin
     where t.thread_id = p_thread_id
     returning t.clock into clock;
     with cancelled as (
-        update fanfold.fan_out f set cancelled_at = clock_timestamp()
+        update fanfold.fan_out f set cancelled_at = clock_timestamp(), cancelled_by = 'caller'
         where f.thread_id = p_thread_id and f.cancelled_at is null
             and (f.completed_at is null or f.fold is not null and f.folded_at is null)
         returning f.fan_out_id)

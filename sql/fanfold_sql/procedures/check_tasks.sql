@@ -1,7 +1,7 @@
 -- check_tasks: before their handlers run, say which tasks of a batch need not: what they would do is known already.
 --
 -- Locks    none; commit_results decides again under the lock. A verdict other than null no longer changes for the
---          same run, because results and clocks never go back; a closed fan-out may be reopened, but for its own reruns.
+--          same run, because results and clocks never go back; a closed fan-out may be reopened, but for new runs only.
 -- Args     fan-outs and tasks as in commit_results.
 -- Returns  per task in input order: null (run it), or 'duplicate' | 'stale' | 'closed' | 'conflict'.
 create or replace function fanfold.check_tasks(
@@ -25,7 +25,8 @@ begin
             when e.arg_hash <> r.arg_hash or e.fan_out_id <> p_fan_out_id[r.fan] or e.index <> r.index then 'conflict'
             when e.run >= r.run then 'duplicate'
             when r.index between 0 and f.size - 1 and e.task_id is null
-                and (f.quorum is not null and f.completed_at is not null or f.size - f.remaining - f.failed >= f.quorum)
+                and (f.completed_at is not null and (f.quorum is not null or f.remaining > 0)
+                    or f.size - f.remaining - f.failed >= f.quorum)
                 then 'closed'
             end order by r.no), '{}')
         from unnest(p_fan, p_task_id, p_index, p_run, p_arg_hash) with ordinality

@@ -7,7 +7,7 @@
 -- Returns  value null: make the fold task from fan_out_id, run and the columns after it.
 create or replace function fanfold.claim_outbox(p_limit integer, p_lease_ms integer)
 returns table (outbox_id bigint, topic text, key bytea, value bytea, headers bytea, fan_out_id text, run integer,
-    thread_id text, size integer, base jsonb, fold text, quorum integer, deadline_ms bigint)
+    thread_id text, size integer, base jsonb, fold text, quorum integer, max_failures integer, deadline_ms bigint, on_deadline text)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_custom_plan
@@ -24,7 +24,7 @@ begin
             update fanfold.outbox o set due_at = now() + make_interval(secs => p_lease_ms / 1000.0)
             from due where o.outbox_id = due.outbox_id
             returning o.outbox_id, o.topic, o.key, o.value, o.headers, o.fan_out_id, o.run)
-        select l.*, f.thread_id, f.size, f.base, f.fold, f.quorum, f.deadline_ms
+        select l.*, f.thread_id, f.size, f.base, f.fold, f.quorum, f.max_failures, f.deadline_ms, f.on_deadline
         from leased l left join fanfold.fan_out f on f.fan_out_id = l.fan_out_id
         order by l.outbox_id;
 end $$;

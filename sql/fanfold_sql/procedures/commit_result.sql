@@ -9,6 +9,7 @@ create or replace function fanfold.commit_result(
     p_base jsonb default '{}', p_fold text default null, p_quorum integer default null,
     p_deadline_ms bigint default null, p_topic text default null,
     p_run integer default 1, p_failed boolean default false, p_arg_hash bigint default 0,
+    p_max_failures integer default null, p_on_deadline text default null,
     out outcome text, out completed boolean)
 language sql security definer
 set search_path = pg_catalog, pg_temp
@@ -17,8 +18,8 @@ as $$
     from fanfold.commit_results(
         null, '{}', '{}', '{}', '{}', '{}',
         array[p_fan_out_id], array[p_thread_id], array[p_size], array[p_base], array[p_fold],
-        array[p_quorum], array[p_deadline_ms], array[p_topic],
+        array[p_quorum], array[p_max_failures], array[p_deadline_ms], array[p_on_deadline], array[p_topic],
         array[1], array[p_task_id], array[p_index], array[p_run], array[p_failed], array[p_arg_hash], array[p_payload],
         '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}',
-        '{}', '{}', '{}', '{}', '{}', 0) c
+        '{}', '{}', '{}', '{}', '{}', '{}', 0) c
 $$;

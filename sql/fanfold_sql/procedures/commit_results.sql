@@ -7,12 +7,14 @@
 --            p_commit_seq    the last one this owner saw acknowledged, per partition
 --            p_fan           per result: 1-based position of its fan-out in p_fan_out_id
 --            p_out_result    per outbox record: 1-based position of the result it depends on; 0: written in any case
---          p_progress_id may be empty: the store without Kafka.
+--            p_out_delay_ms  per outbox record: not before so long from now; 0: it is the caller's to publish
+--          p_progress_id may be empty: the store without Kafka. Fan-outs without a result of theirs are opened, no more.
 -- Returns  outcomes        one word per result in input order; null when all were applied (the usual case)
 --          completed_*     the fan-outs that this call completed, with the outbox row of their fold (null: no fold)
 --          commit_seqs     per partition the new one, to be given with its next commit
 --          outbox_ids      per outbox record its row, null when its result was not applied
---          New outbox rows are leased to the caller for p_lease_ms: it publishes and acknowledges them without a claim.
+--          New outbox rows without a delay are leased to the caller for p_lease_ms: it publishes and acknowledges them
+--          without a claim.
 -- Raises   ZF001 fenced    a newer owner holds a partition (detail: progress_ids). Drop its work.
 --          ZF002 rewound   the database is behind what it acknowledged, or may be: a partition was claimed on an earlier
 --                          timeline (detail: progress_ids). Claim again and seek.
@@ -26,14 +28,15 @@ create or replace function fanfold.commit_results(
     p_owner uuid,
     p_progress_id bigint[], p_epoch bigint[], p_commit_seq bigint[], p_next_offset bigint[], p_islands text[],
     p_fan_out_id text[], p_fan_thread_id text[], p_fan_size integer[], p_fan_base jsonb[], p_fan_fold text[],
-    p_fan_quorum integer[], p_fan_deadline_ms bigint[], p_fan_topic text[],
+    p_fan_quorum integer[], p_fan_max_failures integer[], p_fan_deadline_ms bigint[], p_fan_on_deadline text[],
+    p_fan_topic text[],
     p_fan integer[], p_task_id text[], p_index integer[], p_run integer[], p_failed boolean[], p_arg_hash bigint[],
     p_payload bytea[],
     p_dead_progress_id bigint[], p_dead_offset bigint[], p_dead_task_id text[], p_dead_thread_id text[],
     p_dead_fan_out_id text[], p_dead_code text[], p_dead_error text[], p_dead_key bytea[], p_dead_value bytea[],
     p_dead_headers bytea[],
     p_out_result integer[], p_out_topic text[], p_out_key bytea[], p_out_value bytea[], p_out_headers bytea[],
-    p_lease_ms integer,
+    p_out_delay_ms integer[], p_lease_ms integer,
     out outcomes text[], out completed_fan_out_ids text[], out completed_runs integer[],
     out completed_outbox_ids bigint[], out outbox_ids bigint[], out commit_seqs bigint[])
 language plpgsql security definer
@@ -98,19 +101,21 @@ begin
     select
         array_agg(s.state order by s.no),
         bool_or(s.moves and s.state in ('k', 'n')),
-        bool_or(s.quorum is not null)
+        bool_or(s.limited)
     into v_state, v_moves, v_limited
     from (
-        select h.no, h.quorum, t.clock is null or not t.clock @> h.base as moves, (case
+        select h.no, h.quorum is not null or f.completed_at is not null and f.remaining > 0 as limited, t.clock is null or not t.clock @> h.base as moves, (case
             -- The usual answer needs no call, which would cost more than the rest of this row.
             when t.clock is not null and not t.clock @> h.base and fanfold.clock_makes_stale(t.clock, h.base) then 's'
             when f.fan_out_id is null then 'n'
             when f.cancelled_at is not null then 'c'
-            when (f.thread_id, f.size, f.base, f.fold, f.quorum, f.deadline_ms)
-                is distinct from (h.thread_id, h.size, h.base, h.fold, h.quorum, h.deadline_ms) then 'x'
+            when (f.thread_id, f.size, f.base, f.fold, f.quorum, f.max_failures, f.deadline_ms, f.on_deadline)
+                is distinct from (h.thread_id, h.size, h.base, h.fold, h.quorum, h.max_failures, h.deadline_ms, h.on_deadline)
+                then 'x'
             else 'k' end)::"char" as state
-        from unnest(p_fan_out_id, p_fan_thread_id, p_fan_size, p_fan_base, p_fan_fold, p_fan_quorum, p_fan_deadline_ms)
-            with ordinality as h (fan_out_id, thread_id, size, base, fold, quorum, deadline_ms, no)
+        from unnest(p_fan_out_id, p_fan_thread_id, p_fan_size, p_fan_base, p_fan_fold, p_fan_quorum, p_fan_max_failures,
+            p_fan_deadline_ms, p_fan_on_deadline) with ordinality
+            as h (fan_out_id, thread_id, size, base, fold, quorum, max_failures, deadline_ms, on_deadline, no)
         left join fanfold.thread t on t.thread_id = h.thread_id
         left join fanfold.fan_out f on f.fan_out_id = h.fan_out_id) s;
     if 'n' = any (v_state) and 0 > any (p_index) then
@@ -126,15 +131,25 @@ begin
         v_state := fanfold.advance_clocks(p_fan_thread_id, p_fan_base, v_state);
     end if;
     if 'n' = any (v_state) then
-        -- Opened by its first result.
-        insert into fanfold.fan_out (fan_out_id, thread_id, size, remaining, base, fold, quorum, deadline_ms, topic)
-        select h.fan_out_id, h.thread_id, h.size, h.size, h.base, h.fold, h.quorum, h.deadline_ms, h.topic
-        from unnest(p_fan_out_id, p_fan_thread_id, p_fan_size, p_fan_base, p_fan_fold, p_fan_quorum, p_fan_deadline_ms,
-            p_fan_topic, v_state)
-            as h (fan_out_id, thread_id, size, base, fold, quorum, deadline_ms, topic, state)
-        where h.state = 'n'
-        on conflict do nothing;
-        get diagnostics v_opened = row_count;
+        -- Opened by its first result, or ahead of it for the sake of its deadline.
+        with opened as (
+            insert into fanfold.fan_out (fan_out_id, thread_id, size, remaining, base, fold, quorum, max_failures,
+                deadline_ms, on_deadline, topic)
+            select h.fan_out_id, h.thread_id, h.size, h.size, h.base, h.fold, h.quorum, h.max_failures, h.deadline_ms,
+                h.on_deadline, h.topic
+            from unnest(p_fan_out_id, p_fan_thread_id, p_fan_size, p_fan_base, p_fan_fold, p_fan_quorum,
+                p_fan_max_failures, p_fan_deadline_ms, p_fan_on_deadline, p_fan_topic, v_state)
+                as h (fan_out_id, thread_id, size, base, fold, quorum, max_failures, deadline_ms, on_deadline, topic, state)
+            where h.state = 'n'
+            on conflict do nothing
+            returning fan_out_id, deadline_ms),
+        due as (
+            -- One of before its fan-out was pruned may still be there. Beyond the year 9999 is never.
+            insert into fanfold.deadline (fan_out_id, due_at)
+            select o.fan_out_id, to_timestamp(least(o.deadline_ms, 253402300799000) / 1000.0)
+            from opened o where o.deadline_ms is not null
+            on conflict (fan_out_id) do update set due_at = excluded.due_at)
+        select count(*) into v_opened from opened;
         if v_opened < cardinality(array_positions(v_state, 'n')) then
             if exists (
                 select from unnest(p_fan_out_id, v_state) as h (fan_out_id, state)
@@ -147,13 +162,14 @@ begin
             -- Opened under this id meanwhile: by an earlier entry of this batch, or under another thread, whose lock is
             -- not ours. Counting into it without comparing would count into somebody else's barrier.
             select array_agg(case
-                when h.state = 'n' and (f.thread_id, f.size, f.base, f.fold, f.quorum, f.deadline_ms)
-                    is distinct from (h.thread_id, h.size, h.base, h.fold, h.quorum, h.deadline_ms) then 'x'
+                when h.state = 'n' and (f.thread_id, f.size, f.base, f.fold, f.quorum, f.max_failures, f.deadline_ms,
+                    f.on_deadline) is distinct from (h.thread_id, h.size, h.base, h.fold, h.quorum, h.max_failures,
+                    h.deadline_ms, h.on_deadline) then 'x'
                 else h.state end order by h.no)
             into v_state
             from unnest(p_fan_out_id, p_fan_thread_id, p_fan_size, p_fan_base, p_fan_fold, p_fan_quorum,
-                p_fan_deadline_ms, v_state) with ordinality
-                as h (fan_out_id, thread_id, size, base, fold, quorum, deadline_ms, state, no)
+                p_fan_max_failures, p_fan_deadline_ms, p_fan_on_deadline, v_state) with ordinality
+                as h (fan_out_id, thread_id, size, base, fold, quorum, max_failures, deadline_ms, on_deadline, state, no)
             left join fanfold.fan_out f on f.fan_out_id = h.fan_out_id;
         end if;
     end if;
@@ -193,22 +209,30 @@ begin
         end if;
     end if;
 
-    -- 5. Count down, by what was really new. 6. Complete: the call that counts the last one queues the fold, once.
+    -- 5. Count down, by what was really new. 6. Complete: the call that counts the last one queues the fold, once. Or
+    -- end: the call that counts one failure too many, unless it also reaches the quorum.
     with delta as (
         select d.fan_out_id, sum(d.new)::integer as new, sum(d.failed)::integer as failed
         from unnest(v_count_fan_out_id, v_count_new, v_count_failed) as d (fan_out_id, new, failed)
         group by 1),
+    ending as (
+        select d.*, f.completed_at is not null as completed, q.reached,
+            f.completed_at is null and not q.reached and f.failed + d.failed > f.max_failures as ends
+        from delta d
+        join fanfold.fan_out f on f.fan_out_id = d.fan_out_id
+        cross join lateral (
+            select coalesce(f.size - f.remaining + d.new - f.failed - d.failed >= f.quorum, false) as reached) q),
     counted as (
         update fanfold.fan_out f
-        set remaining = f.remaining - d.new,
-            failed = f.failed + d.failed,
+        set remaining = f.remaining - e.new,
+            failed = f.failed + e.failed,
             completed_at = coalesce(f.completed_at, case
-                when f.remaining = d.new
-                    or f.size - f.remaining + d.new - f.failed - d.failed >= f.quorum then clock_timestamp() end)
-        from delta d
-        join fanfold.fan_out before on before.fan_out_id = d.fan_out_id
-        where f.fan_out_id = d.fan_out_id
-        returning f.fan_out_id, f.run, f.fold, f.topic, before.completed_at is null and f.completed_at is not null as completes),
+                when e.reached or f.remaining = e.new and e.ends is not true then clock_timestamp() end),
+            cancelled_at = case when e.ends then clock_timestamp() end,
+            cancelled_by = case when e.ends then 'failures' end
+        from ending e
+        where f.fan_out_id = e.fan_out_id
+        returning f.fan_out_id, f.run, f.fold, f.topic, not e.completed and f.completed_at is not null as completes),
     queued as (
         insert into fanfold.outbox (outbox_id, topic, fan_out_id, run, due_at) overriding system value
         select fanfold.next_outbox_id(), c.topic, c.fan_out_id, c.run, now() + make_interval(secs => p_lease_ms / 1000.0)
@@ -225,13 +249,14 @@ begin
     if cardinality(p_out_result) > 0 then
         with picked as (
             select o.*, outcomes is null or o.result = 0 or outcomes[o.result] = 'applied' as wanted
-            from unnest(p_out_result, p_out_topic, p_out_key, p_out_value, p_out_headers) with ordinality
-                as o (result, topic, key, value, headers, no)),
+            from unnest(p_out_result, p_out_topic, p_out_key, p_out_value, p_out_headers, p_out_delay_ms) with ordinality
+                as o (result, topic, key, value, headers, delay_ms, no)),
         numbered as materialized (
             select p.*, case when p.wanted then fanfold.next_outbox_id() end as outbox_id from picked p),
         queued as (
             insert into fanfold.outbox (outbox_id, topic, key, value, headers, due_at) overriding system value
-            select n.outbox_id, n.topic, n.key, n.value, n.headers, now() + make_interval(secs => p_lease_ms / 1000.0)
+            select n.outbox_id, n.topic, n.key, n.value, n.headers,
+                now() + make_interval(secs => coalesce(nullif(n.delay_ms, 0), p_lease_ms) / 1000.0)
             from numbered n where n.wanted)
         select array_agg(n.outbox_id order by n.no) into outbox_ids from numbered n;
     end if;

@@ -48,6 +48,8 @@ begin
         get diagnostics threads = row_count;
     end if;
     delete from fanfold.dead_letter d where d.dead_letter_id in (
-        select o.dead_letter_id from fanfold.dead_letter o where o.created_at < p_before order by o.created_at limit p_limit);
+        -- Not those that are being redriven right now: whoever does that waits for threads, which we hold.
+        select o.dead_letter_id from fanfold.dead_letter o where o.created_at < p_before order by o.created_at limit p_limit
+        for update skip locked);
     get diagnostics dead_letters = row_count;
 end $$;

@@ -3,8 +3,10 @@
 -- Locks    the thread's advisory lock. Call it in one transaction with `enqueue` of the tasks at the run it returns, so
 --          that a fan-out is never reopened without the tasks that close it again.
 -- Args     p_task_ids: those that have no result yet are left alone; they count once they finish. So are all of them if
---          the thread moved past the fan-out's base or it was cancelled: their results would be refused, and it would
---          never close again.
+--          the thread moved past the fan-out's base or it was cancelled, by a caller or its deadline: their results would
+--          be refused, and it would never close again. One that ended by too many failures goes on.
+-- Effect   the fan-out has no deadline any more. Tasks that were skipped because it had ended do not come by themselves:
+--          it waits until they are published again, too.
 -- Returns  the run to give the tasks: the fan-out's own while it is open, the next one if it was complete; null if the
 --          fan-out is unknown (then nothing ran yet and run 1 stands).
 create or replace function fanfold.reopen_fan_out(p_fan_out_id text, p_task_ids text[])
@@ -32,7 +34,7 @@ begin
     select greatest(f.run + (f.completed_at is not null)::integer, coalesce((
         select max(r.run) + 1 from fanfold.result r
         where r.fan_out_id = p_fan_out_id and r.index >= 0 and r.status <> 'pending' and r.task_id = any (p_task_ids)), 0)),
-        fanfold.clock_makes_stale(t.clock, f.base) or f.cancelled_at is not null
+        fanfold.clock_makes_stale(t.clock, f.base) or coalesce(f.cancelled_by, 'failures') <> 'failures'
     into v_run, v_refused
     from fanfold.fan_out f join fanfold.thread t on t.thread_id = f.thread_id
     where f.fan_out_id = p_fan_out_id;
@@ -48,6 +50,7 @@ begin
     select count(*), count(*) filter (where old.status = 'failed') into v_done, v_failed from old;
     update fanfold.fan_out f
     set run = v_run, remaining = f.remaining + v_done, failed = f.failed - v_failed, completed_at = null,
+        cancelled_at = null, cancelled_by = null,
         -- The fold of the new run is still to come, so nothing may be pruned before it.
         folded_at = null
     where f.fan_out_id = p_fan_out_id and v_done > 0;

@@ -1,4 +1,5 @@
--- reset_partition: let a group read a partition again from p_next_offset (replay), or skip ahead to it.
+-- reset_partition: let a group read a partition again from p_next_offset (replay), or skip ahead to it. It is not
+--          stopped any more.
 --
 -- Locks    the partition's row.
 -- Args     p_epoch: the epoch the caller saw, so that a decision made on an old picture is refused; -1: there was no row.
@@ -20,7 +21,8 @@ begin
         on conflict do nothing;
     else
         update fanfold.partition_progress p
-        set next_offset = p_next_offset, islands = '{}', epoch = p.epoch + 1, owner = null
+        set next_offset = p_next_offset, islands = '{}', epoch = p.epoch + 1, owner = null, stopped = null,
+            stopped_because = null
         where p.group_id = p_group_id and p.cluster_id = p_cluster_id and p.topic_id = p_topic_id
             and p.partition = p_partition and p.epoch = p_epoch;
     end if;

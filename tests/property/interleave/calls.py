@@ -177,6 +177,12 @@ def advance(thread_id: str, clock: str) -> Transaction:
     return Transaction("advance_thread", statement, _silent("advanced"))
 
 
+def expire() -> Transaction:
+    """How many fan-outs their deadline ended."""
+    query = "select fan_out_id, folds from fanfold.expire_fan_outs(100)"
+    return Transaction("expire_fan_outs", _rows(query, ()), lambda rows: f"expired {len(rows)}")
+
+
 def results(fan_out_id: str) -> Transaction:
     """How many results a reader finds."""
     query = "select count(*) from fanfold.read_results(%s, -1, 100)"

@@ -11,6 +11,7 @@ from tests.property.interleave.calls import (
     commit_if_needed,
     commit_sql,
     enqueued,
+    expire,
     prune,
     relay,
     reopen,
@@ -90,6 +91,62 @@ def cancels() -> list[Scenario]:
             based_half,
             ((commit(_BASED.result(1)),), (advance("t1", '{"main": 2}'),), (cancel_thread("t1"),)),
             frozenset({"applied completes | advanced | cancelled 1", "stale | advanced | cancelled 1"}),
+        ),
+    ]
+
+
+def limits() -> list[Scenario]:
+    failing = FanOutSpec(size=2, deadline_ms=1)
+    folding = failing.but(on_deadline="fold")
+    strict = FanOutSpec(size=2, max_failures=0)
+    return [
+        Scenario(
+            "the last result against a deadline that fails",
+            (commit_sql([failing.result(0)]),),
+            ((commit(failing.result(1)),), (expire(), results("f1"))),
+            frozenset({"applied completes | expired 0, 2 stored", "closed | expired 1, 1 stored"}),
+        ),
+        Scenario(
+            "the last result against a deadline that folds",
+            (commit_sql([folding.result(0)]),),
+            ((commit(folding.result(1)),), (expire(), results("f1"))),
+            frozenset({"applied completes | expired 0, 2 stored", "closed | expired 1, 1 stored"}),
+        ),
+        Scenario(
+            "two looks at one deadline, and the last result",
+            (commit_sql([folding.result(0)]),),
+            ((expire(),), (expire(),), (commit(folding.result(1)),)),
+            frozenset(
+                {
+                    "expired 1 | expired 0 | closed",
+                    "expired 0 | expired 1 | closed",
+                    "expired 0 | expired 0 | applied completes",
+                }
+            ),
+        ),
+        Scenario(
+            "a deadline against a cancel",
+            (commit_sql([failing.result(0)]),),
+            ((expire(),), (cancel("f1"),)),
+            frozenset({"expired 1 | cancelled", "expired 0 | cancelled"}),
+        ),
+        Scenario(
+            "a deadline against a re-run",
+            (commit_sql(folding.results()),),
+            ((expire(),), (reopen("f1", 0), commit(folding.result(0, run=2)))),
+            frozenset({"expired 0 | run 2, applied completes"}),
+        ),
+        Scenario(
+            "a deadline against a prune",
+            (commit_sql(failing.but(fold=None).results()),),
+            ((expire(),), (prune(),)),
+            frozenset({"expired 0 | pruned 1+0"}),
+        ),
+        Scenario(
+            "one failure too many against the last result",
+            (),
+            ((commit(strict.failure(0)),), (commit(strict.result(1)), results("f1"))),
+            frozenset({"applied | closed, 1 stored", "applied | applied, 1 stored", "applied | applied, 2 stored"}),
         ),
     ]
 
@@ -272,4 +329,4 @@ def checks() -> list[Scenario]:
     ]
 
 
-ALL = (cancels, reruns, pruning, outbox, checks)
+ALL = (cancels, limits, reruns, pruning, outbox, checks)

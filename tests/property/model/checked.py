@@ -41,7 +41,7 @@ PROGRESS_BACKWARDS = "ZF005"
 
 _COMMIT_RESULT: LiteralString = (
     "select outcome, completed from fanfold.commit_result(%s, %s, %s::int4, %s, %s::int4, %s::bytea, %s::jsonb, %s,"
-    " %s::int4, %s::int8, %s, %s::int4, %s, %s::int8)"
+    " %s::int4, %s::int8, %s, %s::int4, %s, %s::int8, %s::int4, %s)"
 )
 _ENQUEUE: LiteralString = "select fanfold.enqueue(%s::text[], %s::bytea[], %s::bytea[], %s::bytea[], %s::int4[])"
 T = TypeVar("T")
@@ -157,18 +157,37 @@ class CheckedStore:
         """One result through `commit_result`, as from a script without Kafka."""
         task, fan_out = result.task, result.task.fan_out
         declared = (Jsonb(task.base), fan_out.fold, fan_out.quorum, fan_out.deadline_ms, TOPIC)
+        ends = (fan_out.max_failures, fan_out.on_deadline)
         what = (task.thread_id, fan_out.id, fan_out.size, task.task_id, task.index, result.payload)
         oracle = self.ledger.oracle.copy()
         want: tuple[str, bool] = (oracle.commit(result), bool(oracle.completed))
         got = (CONFLICT, False)
         with suppress(Conflict):
-            got = self._call(self._one(_COMMIT_RESULT, (*what, *declared, task.run, result.failed, result.arg_hash)))
+            got = self._call(
+                self._one(_COMMIT_RESULT, (*what, *declared, task.run, result.failed, result.arg_hash, *ends))
+            )
         same(want, got, f"commit_result of {result}")
         self.ledger.oracle = oracle
         if oracle.completed and fan_out.fold is not None:
             self._adopt([(None, completed) for completed in oracle.completed])
 
     # Reruns and what ends work
+
+    def open(self, tasks: Sequence[Task]) -> None:
+        self._call(self._store.open_fan_outs([(task, TOPIC) for task in tasks]))
+        for task in tasks:
+            self.ledger.oracle.open(task)
+
+    def expire(self) -> None:
+        """Every deadline passes, and somebody looks."""
+        want = self.ledger.oracle.expire()
+        same(want, [(f.fan_out_id, f.folds) for f in self._call(self._store.expire_fan_outs())], "expire_fan_outs")
+        folds = {name for name, folds in want if folds and self._has_fold(name)}
+        for outbox_id, row in self.observer.view().tables["outbox"].items():
+            if int(outbox_id) not in self.ledger.outbox:
+                folds.remove(row[1])
+                self.ledger.queue(int(outbox_id), value=None, fold_of=(row[1], 1), due=self._now)
+        same(set(), folds, "folds that expire_fan_outs did not queue")
 
     def rerun(self, chosen: dict[str, list[Task]], record: Callable[[Task, int | None], OutboxRecord]) -> None:
         """Reopen fan-outs and queue their tasks at the run they get, in one transaction."""
@@ -313,6 +332,10 @@ class CheckedStore:
             task.thread_id,
             (task.fan_out, VectorClock(task.base)),
         )
+
+    def _has_fold(self, name: str) -> bool:
+        declared = self.ledger.oracle.barriers[name].declared
+        return declared is not None and declared[0].fold is not None
 
     def _adopt(self, queued: Sequence[tuple[bytes | None, tuple[str, int] | None]]) -> None:
         """Give new outbox rows, in order, the ids that they have in the table: no reply names them."""

@@ -133,6 +133,9 @@ class Fleet:
             holding.tracker.reach_end(self.log.ends[holding.partition])
         if not work:
             return
+        deadlines = [w.task for w in work if w.task.fan_out.deadline_ms is not None and not w.task.is_fold]
+        if deadlines:
+            self.store.open(deadlines)
         verdicts = self.store.check([w.task for w in work], [arg_hash(w.task) for w in work])
         for item, verdict in zip(work, verdicts, strict=True):
             if verdict is None:
@@ -337,8 +340,7 @@ class Fleet:
 
 
 def _fold_of(fan_out: FanOut, thread_id: str, base: dict[str, int], run: int) -> FoldOf:
-    assert fan_out.fold is not None
-    return FoldOf(fan_out.id, run, thread_id, fan_out.size, base, fan_out.fold, fan_out.quorum, fan_out.deadline_ms)
+    return FoldOf(fan_out, run, thread_id, base)
 
 
 def _rerun_record(task: Task, run: int | None) -> OutboxRecord:

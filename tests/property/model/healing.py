@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fanfold_schemas import VectorClock, arg_hash
+from fanfold_schemas import FanOut, VectorClock, arg_hash
 from fanfold_sql import Finished
 from tests.property.model.checked import Violation, same
 from tests.property.model.fleet import BATCH_MAX, Fleet
@@ -89,13 +89,17 @@ def _check_completed(fleet: Fleet, *, but: set[str]) -> None:
 
 
 def _wants_replay(fleet: Fleet) -> set[str]:
-    """Fan-outs with a quorum that were reopened: a task that was refused as not needed may be needed after all, if
-    what was run again failed this time. It comes with a replay."""
+    """Fan-outs that were reopened after they refused some of their tasks, for a quorum (and then what was run again
+    failed), too many failures or a deadline: those tasks are needed after all. They come with a replay."""
     return {
         name
         for name, barrier in fleet.store.ledger.oracle.barriers.items()
-        if barrier.run > 1 and barrier.declared is not None and barrier.declared[0].quorum is not None
+        if barrier.run > 1 and barrier.declared is not None and _refuses_some(barrier.declared[0])
     }
+
+
+def _refuses_some(fan_out: FanOut) -> bool:
+    return not (fan_out.quorum is None and fan_out.max_failures is None and fan_out.deadline_ms is None)
 
 
 def _would_apply(fleet: Fleet) -> bool:

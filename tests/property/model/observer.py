@@ -17,7 +17,7 @@ from tests.support.tree import ROOT
 # Each table, and the sequences that number rows, with the temporary table that keeps its copy.
 TABLES = {
     f"aside_{name}": f"fanfold.{name}"
-    for name in ("thread", "fan_out", "result", "partition_progress", "outbox", "dead_letter")
+    for name in ("thread", "fan_out", "deadline", "result", "partition_progress", "outbox", "dead_letter")
 }
 SEQUENCES = {f"aside_{name}": f"fanfold.{name}" for name in ("outbox_outbox_id_seq", "dead_letter_dead_letter_id_seq")}
 
@@ -25,7 +25,8 @@ _STATE = """
 select json_build_object(
     'clocks', (select json_object_agg(thread_id, clock) from fanfold.thread),
     'fan_outs', (select json_object_agg(fan_out_id, json_build_array(thread_id, size, remaining, failed, run,
-        completed_at is not null, folded_at is not null, cancelled_at is not null)) from fanfold.fan_out),
+        completed_at is not null, folded_at is not null, cancelled_by)) from fanfold.fan_out),
+    'deadlines', (select json_object_agg(fan_out_id, due_at <= now()) from fanfold.deadline),
     'rows', (select json_object_agg(thread_id || '/' || task_id, json_build_array(fan_out_id, index, run, status,
         arg_hash, case when status <> 'pending' then encode(payload, 'hex') end)) from fanfold.result),
     'partitions', (select json_object_agg(progress_id, json_build_array(epoch, owner, next_offset, islands::text,
@@ -157,10 +158,11 @@ def expected(ledger: Ledger) -> dict[str, Any]:
                 barrier.run,
                 barrier.complete,
                 barrier.folded,
-                barrier.cancelled,
+                barrier.cancelled_by,
             ]
             for name, barrier in oracle.barriers.items()
         },
+        "deadlines": dict.fromkeys(oracle.deadlines, True),
         "rows": {
             "/".join(key): [
                 row.fan_out_id,

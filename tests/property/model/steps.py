@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 from msgspec.structs import replace
 
@@ -37,6 +37,8 @@ class Publish:
     children: int
     fold: bool
     quorum: int | None
+    max_failures: int | None
+    deadline: Literal["fail", "fold"] | None
     base: tuple[tuple[str, int], ...]
     torn: bool
 
@@ -49,6 +51,9 @@ class Publish:
             fold="sum" if self.fold else None,
             base=dict(self.base),
             quorum=None if self.quorum is None else min(self.quorum, self.size),
+            max_failures=self.max_failures,
+            deadline_ms=None if self.deadline is None else 1,
+            on_deadline=self.deadline or "fail",
         )
         fleet.published.append(built)
         for record in built.records[: 1 if self.torn else None]:
@@ -268,6 +273,14 @@ class Cancel:
     def play(self, fleet: Fleet) -> None:
         for name in _one([*fleet.log.names(), _next_name(fleet)], self.which):
             fleet.store.cancel(name, self.thread)
+
+
+@dataclass(frozen=True, slots=True)
+class Expire:
+    """All deadlines pass, and a member looks."""
+
+    def play(self, fleet: Fleet) -> None:
+        fleet.store.expire()
 
 
 @dataclass(frozen=True, slots=True)
