@@ -51,8 +51,8 @@ class FleetConfig:
         renew_interval_s: how often the member says in Postgres that it lives, and learns that it was fenced.
         mirror_interval_s: how often offsets are copied to Kafka, for lag tools and autoscalers.
         relay_interval_s: how often the outbox is looked at for records that others left.
-        relay_lease_s: how long a record is another's to publish before somebody else does; after a crash between a commit
-            and its publishing, a fold is so late.
+        relay_lease_s: how long a record is one member's to publish before another does. After a crash between a commit
+            and its publishing a fold is so late.
         claim_store: URL of the store that large args come from and large results go to; None: there is none.
         claim_check_bytes_min: a result of more encoded bytes goes there, and so does an arg of a Send.
         health_port: for /live, /ready and /metrics; None: no endpoint; 0: any free port.
