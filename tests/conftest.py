@@ -17,9 +17,7 @@ _DEFAULT_PARTITIONS = 4
 
 ENV_PGBOUNCER = "FANFOLD_TEST_PGBOUNCER"
 """Set: every test's worker goes through PgBouncer. Else those of these files do so, once more."""
-_ALSO_POOLED = frozenset(
-    f"tests.integration.test_{name}" for name in ("enqueue", "fleet_cancel", "replay_commands", "status_commands")
-)
+_ALSO_POOLED = frozenset(f"tests.integration.test_{name}" for name in ("enqueue", "fleet_cancel", "status_commands"))
 
 
 def pytest_report_header() -> list[str]:

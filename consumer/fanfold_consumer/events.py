@@ -6,7 +6,8 @@ import logging
 import re
 import sys
 import time
-from typing import Any
+from contextlib import suppress
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -69,7 +70,7 @@ def configure_logging(*, json: bool, level: str = "info") -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Stderr())),
         cache_logger_on_first_use=True,
     )
     root = logging.getLogger()
@@ -83,6 +84,19 @@ log: Any = structlog.get_logger("fanfold")
 def log_settings() -> tuple[bool, str] | None:
     """What `configure_logging` was called with, for a process that is to log in the same way."""
     return _settings
+
+
+class _Stderr:
+    """Whatever stderr is at the time. That nobody reads events any more (a pipe that broke) is no reason to stop working:
+    they are told from within callbacks of the Kafka client, too, and by the part that commits."""
+
+    def write(self, text: str) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
 
 
 class _Libraries(logging.Handler):

@@ -235,6 +235,10 @@ class Oracle:
             self.barriers[fan_out.id] = replace(barrier, complete=True, cancelled_by=None)
             self.ending.discard(fan_out.id)
             self.completed.append((fan_out.id, barrier.run))
+        elif fan_out.id in self.ending:
+            # One that was too many is taken back by the same batch.
+            self.barriers[fan_out.id] = replace(barrier, cancelled_by=None)
+            self.ending.discard(fan_out.id)
 
     def _successes(self, fan_out_id: str) -> int:
         return sum(row.status == "done" for row in self._settled(fan_out_id))
@@ -259,7 +263,7 @@ def explain(
     """The states after every order of single commits that gives these outcomes; empty: the batch equals none.
 
     The order as given comes first and nearly always does it. A result that a higher run in the same batch replaced may
-    be left out: a quorum counts what stands at the end of a batch, not a success that was taken back within it.
+    be left out: quorums and limits count what stands at the end of a batch, not what was taken back within it.
     """
     everything = list(range(len(batch)))
     final = [position for position in everything if not _replaced_within(batch, outcomes, position)]

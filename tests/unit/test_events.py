@@ -120,3 +120,11 @@ def test_a_level_lets_nothing_below_it_pass(tmp_path: Path) -> None:
     (fenced,) = _logged(tmp_path, json=False, level="warning")
     assert "partition.fenced" in fenced
     assert "partition=7" in fenced
+
+
+@pytest.mark.parametrize("end", ["sys.stderr.close()", "os.close(2)"])
+def test_a_log_that_nobody_reads_any_more_stops_nothing(tmp_path: Path, end: str) -> None:
+    source = f"import logging, os, sys\n{_LOG_ONE.format(json=True, level='info')}\n{end}\n"
+    source += "log.error('fleet.stopped')\nlogging.getLogger('library').error('away')\nprint('went on')\n"
+    done = subprocess.run([sys.executable, "-c", source], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "went on\n"

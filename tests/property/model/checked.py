@@ -39,6 +39,7 @@ GROUP = "g"
 LEASE_MS = 600_000
 PROGRESS_BACKWARDS = "ZF005"
 
+_OF_RESULTS = ("rows", "fan_outs")
 _COMMIT_RESULT: LiteralString = (
     "select outcome, completed from fanfold.commit_result(%s, %s, %s::int4, %s, %s::int4, %s::bytea, %s::jsonb, %s,"
     " %s::int4, %s::int8, %s, %s::int4, %s, %s::int8, %s::int4, %s)"
@@ -301,8 +302,10 @@ class CheckedStore:
         outcomes = [outcome.value for outcome in reply.outcomes]
         orders = explain(self.ledger.oracle, batch.results, outcomes, completed)
         if len(orders) > 1:
-            rows = self.observer.view().tables["rows"]
-            orders = [order for order in orders if expected(Ledger(order))["rows"] == rows]
+            tables = self.observer.view().tables
+            orders = [
+                order for order in orders if all(expected(Ledger(order))[name] == tables[name] for name in _OF_RESULTS)
+            ]
         if not orders:
             raise Violation(f"no order of {batch.results} answers {outcomes} and completes {completed}")
         return orders[0]

@@ -41,7 +41,7 @@ select json_build_object(
 def _page() -> dict[int, list[str]]:
     """The queries of docs/guarantees.md by the number of their guarantee, so that the page and the checks are one."""
     found: dict[int, list[str]] = {}
-    for section in re.split(r"^## ", (ROOT / "docs/guarantees.md").read_text(), flags=re.MULTILINE)[1:]:
+    for section in re.split(r"^## (?=\d)", (ROOT / "docs/guarantees.md").read_text(), flags=re.MULTILINE)[1:]:
         blocks = re.findall(r'```sql\n(.*?);\s*```|\$ psql -Atc "(select .*?)"\n', section, re.DOTALL)
         found[int(section.split(".")[0])] = [query or shown for query, shown in blocks]
     return found
