@@ -87,8 +87,8 @@ def log_settings() -> tuple[bool, str] | None:
 
 
 class _Stderr:
-    """Whatever stderr is at the time. That nobody reads events any more (a pipe that broke) is no reason to stop working:
-    they are told from within callbacks of the Kafka client, too, and by the part that commits."""
+    """Whatever stderr is at the time. That nobody reads events any more (a broken pipe) is no reason to stop working:
+    they are told from callbacks of the Kafka client, too, and by the part that commits."""
 
     def write(self, text: str) -> None:
         with suppress(OSError, ValueError):
