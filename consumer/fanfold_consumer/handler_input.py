@@ -9,7 +9,7 @@ from typing import Any
 from fanfold_consumer.context import TaskContext
 from fanfold_consumer.patience import Patience
 from fanfold_consumer.retry import HandlerFailed
-from fanfold_schemas import FanOut, SchemaError, Task, VectorClock, decode_payload, payload_check
+from fanfold_schemas import FanOut, SchemaError, Task, VectorClock, read_payload
 from fanfold_sql import Store, StoredResult
 
 FOLD_PAGE = 2000
@@ -86,8 +86,7 @@ async def _page(store: Store, task: Task, last: int) -> list[StoredResult]:
 def _decoded(result: StoredResult) -> Any:
     assert result.payload is not None
     try:
-        check = payload_check(result.payload)
-        return decode_payload(result.payload) if check is None else check
+        return read_payload(result.payload)
     except SchemaError as error:
         # Written by somebody else: our own results are encoded.
         raise HandlerFailed("E_ARG", f"result {result.index} cannot be folded: {error}") from None

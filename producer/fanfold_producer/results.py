@@ -17,7 +17,7 @@ from fanfold_producer.errors import (
     FoldFailed,
     TaskFailure,
 )
-from fanfold_schemas import FOLD_INDEX, ClaimCheck, decode_payload, derive_fold_task_id, payload_check
+from fanfold_schemas import FOLD_INDEX, ClaimCheck, derive_fold_task_id, read_payload
 from fanfold_sql import DeadLetterFilter, FanOutState, Store, StoredResult, StoreUnavailable
 
 POLL_MIN_S = 0.005
@@ -83,7 +83,7 @@ class Results:
             )
         if state.fold is not None:
             folded = await store.read_results(fan_out_id, after=FOLD_INDEX - 1, limit=1)
-            values = [_decoded(folded[0].payload or b"")]
+            values = [read_payload(folded[0].payload or b"")]
             await self._fill_in(fan_out_id, values)
             return values[0]
         values = await _values(store, state, return_failures)
@@ -142,12 +142,6 @@ class Results:
             wait_s = min(POLL_MAX_S, wait_s * 1.5)
 
 
-def _decoded(payload: bytes) -> Any:
-    """The value of a payload, or the claim check that it is."""
-    check = payload_check(payload)
-    return decode_payload(payload) if check is None else check
-
-
 async def _values(store: Store, state: FanOutState, return_failures: bool) -> list[Any]:
     values: list[Any] = []
     failed: dict[int, StoredResult] = {}
@@ -159,7 +153,7 @@ async def _values(store: Store, state: FanOutState, return_failures: bool) -> li
                 failed[len(values)] = result
                 values.append(None)
             else:
-                values.append(_decoded(result.payload))
+                values.append(read_payload(result.payload))
         if len(page) < PAGE_RESULTS:
             break
         after = page[-1].index

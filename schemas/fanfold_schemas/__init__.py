@@ -12,6 +12,7 @@ from fanfold_schemas.codec import (
     encode_payload,
     encode_task,
     pack_value,
+    read_payload,
     with_attempt,
     with_run,
 )
@@ -59,6 +60,7 @@ __all__ = [
     "pack_headers",
     "pack_value",
     "payload_check",
+    "read_payload",
     "task_headers",
     "to_send",
     "unpack_headers",

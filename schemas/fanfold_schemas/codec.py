@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import ormsgpack
 
-from fanfold_schemas.claim_check import payload_check
+from fanfold_schemas.claim_check import ClaimCheck, payload_check
 from fanfold_schemas.clock import check_clock
 from fanfold_schemas.errors import Code, SchemaError
 from fanfold_schemas.limits import (
@@ -108,8 +108,21 @@ def decode_payload(data: bytes) -> Any:
     Raises:
         SchemaError: it is no value: a claim check (see `payload_check`; the value is elsewhere), or no msgpack.
     """
-    if payload_check(data) is not None:
+    value = read_payload(data)
+    if isinstance(value, ClaimCheck):
         raise SchemaError("E_EXT", "$", "a claim check, whose value is in the claim store: fetch it from there")
+    return value
+
+
+def read_payload(data: bytes) -> Any:
+    """The value of a stored result, or the claim check that stands for it.
+
+    Raises:
+        SchemaError: it is no msgpack.
+    """
+    check = payload_check(data)
+    if check is not None:
+        return check
     try:
         return ormsgpack.unpackb(data)
     except ormsgpack.MsgpackDecodeError as error:
