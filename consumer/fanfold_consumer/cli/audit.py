@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
 
 import click
 
@@ -14,17 +12,15 @@ from fanfold_consumer.admin import open_store
 from fanfold_consumer.audit import Auditor, Passed, Report, Scope
 from fanfold_consumer.audit.retention import what_is_gone
 from fanfold_consumer.cli.audit_output import print_report, show_progress
-from fanfold_consumer.cli.options import database_option, json_option, kafka_options
+from fanfold_consumer.cli.options import database_option, json_option, kafka_options, parsed
 from fanfold_consumer.cli.prune import parse_age
 from fanfold_consumer.replay.log_reader import LogReader
 from fanfold_consumer.replay.plan import LogRange
 from fanfold_consumer.replay.survey import existing_partitions, look_up, measure_log
 from fanfold_consumer.replay.targets import parse_datetime, parse_duration, parse_partitions
 from fanfold_producer.kafka import KafkaConfig
-from fanfold_schemas import SchemaError, check_id
+from fanfold_schemas import check_id
 from fanfold_sql import PartitionState, Store
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,50 +44,40 @@ class Wanted:
         return all(value is None for value in given)
 
 
-def _parsed(parse: Callable[[str], T]) -> Callable[[click.Context, click.Parameter, str | None], T | None]:
-    def callback(_context: click.Context, _parameter: click.Parameter, value: str | None) -> T | None:
-        try:
-            return None if value is None else parse(value)
-        except (ValueError, SchemaError) as error:
-            raise click.BadParameter(str(error)) from error
-
-    return callback
-
-
 @click.command()
 @click.option("--topic", required=True, help="The topic to read.")
 @click.option("--group", help="Judge by where this group stands; default: by where all that read the topic do.")
-@click.option("--partitions", callback=_parsed(parse_partitions), help="Only these, as in 0,3-5.")
+@click.option("--partitions", callback=parsed(parse_partitions), help="Only these, as in 0,3-5.")
 @click.option("--from-offset", type=click.IntRange(min=0), metavar="N", help="From this offset.")
 @click.option("--to-offset", type=click.IntRange(min=0), metavar="N", help="To this offset, itself left out.")
 @click.option(
     "--from-datetime",
-    callback=_parsed(parse_datetime),
+    callback=parsed(parse_datetime),
     metavar="ISO8601",
     help="From the first record at or after this time; UTC unless it says otherwise.",
 )
 @click.option(
     "--to-datetime",
-    callback=_parsed(parse_datetime),
+    callback=parsed(parse_datetime),
     metavar="ISO8601",
     help="To the first record at or after this time, itself left out.",
 )
 @click.option(
     "--by-duration",
-    callback=_parsed(parse_duration),
+    callback=parsed(parse_duration),
     metavar="ISO8601",
     help="From the first record of the last so long, as in PT2H or P7D.",
 )
 @click.option(
-    "--thread", "thread_id", callback=_parsed(lambda text: check_id(text, "--thread")), help="Only this thread."
+    "--thread", "thread_id", callback=parsed(lambda text: check_id(text, "--thread")), help="Only this thread."
 )
 @click.option(
-    "--fan-out", "fan_out_id", callback=_parsed(lambda text: check_id(text, "--fan-out")), help="Only this fan-out."
+    "--fan-out", "fan_out_id", callback=parsed(lambda text: check_id(text, "--fan-out")), help="Only this fan-out."
 )
 @click.option(
     "--prune-older-than",
     "age",
-    callback=_parsed(parse_age),
+    callback=parsed(parse_age),
     metavar="AGE",
     help="As given to `fanfold prune`, 30d say: what is older and gone was deleted by intention.",
 )

@@ -14,7 +14,7 @@ from typing import Any
 import click
 from rich.text import Text
 
-from fanfold_consumer.cli.options import database_option, json_option, kafka_options
+from fanfold_consumer.cli.options import database_option, json_option, kafka_options, parsed
 from fanfold_consumer.cli.prune import parse_age
 from fanfold_consumer.cli.render import make_console, make_table, note, print_json
 from fanfold_consumer.config import FleetConfig
@@ -26,13 +26,6 @@ _STYLES: dict[Status, str] = {"fail": "bold red", "warn": "yellow", "skipped": "
 # In the table, where what is wrong stands in full below.
 _VALUE_CHARS = 80
 _DEFAULTS: Any = FleetConfig.__dataclass_fields__
-
-
-def _age(_context: click.Context, _parameter: click.Parameter, value: str | None) -> timedelta | None:
-    try:
-        return None if value is None else parse_age(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
 
 
 @click.command()
@@ -60,7 +53,11 @@ def _age(_context: click.Context, _parameter: click.Parameter, value: str | None
     help="Cores of the database server; default: this machine's if it runs here.",
 )
 @click.option(
-    "--prune-older-than", "prune_after", callback=_age, metavar="AGE", help="As given to `fanfold prune`: 30d, say."
+    "--prune-older-than",
+    "prune_after",
+    callback=parsed(parse_age),
+    metavar="AGE",
+    help="As given to `fanfold prune`: 30d, say.",
 )
 @click.option("--strict", is_flag=True, help="Exit status 1 after warnings, too.")
 @database_option

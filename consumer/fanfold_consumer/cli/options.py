@@ -11,6 +11,19 @@ from fanfold_producer.claim_store import CLAIM_CHECK_BYTES_MIN, ENV_CLAIM_STORE
 from fanfold_producer.kafka import KafkaConfig
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+T = TypeVar("T")
+
+
+def parsed(parse: Callable[[str], T]) -> Callable[[click.Context, click.Parameter, str | None], T | None]:
+    """An option's callback: its text through `parse`, whose ValueError is a usage error."""
+
+    def callback(_context: click.Context, _parameter: click.Parameter, value: str | None) -> T | None:
+        try:
+            return None if value is None else parse(value)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from error
+
+    return callback
 
 
 def database_option(command: Command) -> Command:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
 
 import click
 
 from fanfold_consumer.admin import open_store
-from fanfold_consumer.cli.options import claim_store_option, database_option, json_option, kafka_options
+from fanfold_consumer.cli.options import claim_store_option, database_option, json_option, kafka_options, parsed
 from fanfold_consumer.cli.render import note
 from fanfold_consumer.cli.replay_output import print_dry_run, print_executed, print_tally, reading_progress
 from fanfold_consumer.cli.verify import Verification
@@ -50,8 +49,6 @@ from fanfold_producer.kafka import KafkaConfig
 from fanfold_schemas import SchemaError, check_id
 from fanfold_sql import PartitionState, Store
 
-T = TypeVar("T")
-
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -82,16 +79,6 @@ class Survey:
         return plan_offsets(target, self.logs, {p: state.next_offset for p, state in self.states.items()})
 
 
-def _parsed(parse: Callable[[str], T]) -> Callable[[click.Context, click.Parameter, str | None], T | None]:
-    def callback(_context: click.Context, _parameter: click.Parameter, value: str | None) -> T | None:
-        try:
-            return None if value is None else parse(value)
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from error
-
-    return callback
-
-
 def _since(text: str) -> int:
     return int((datetime.now(UTC) - parse_duration(text)).timestamp() * 1000)
 
@@ -99,7 +86,7 @@ def _since(text: str) -> int:
 @click.command()
 @click.option("--group", help="The group that is to read again. Not needed with --thread and --rerun.")
 @click.option("--topic", required=True, help="The topic; `name:0,3-5` names partitions too.")
-@click.option("--partitions", callback=_parsed(parse_partitions), help="Only these, as in 0,3-5.")
+@click.option("--partitions", callback=parsed(parse_partitions), help="Only these, as in 0,3-5.")
 @click.option("--to-earliest", is_flag=True, help="From the beginning of the log.")
 @click.option("--to-latest", is_flag=True, help="From the end of the log: skip what is there now.")
 @click.option("--to-current", is_flag=True, help="From where the group stands; with --export, a backup.")
@@ -107,13 +94,13 @@ def _since(text: str) -> int:
 @click.option("--shift-by", type=int, help="So many offsets forward, or back if negative.")
 @click.option(
     "--to-datetime",
-    callback=_parsed(parse_datetime),
+    callback=parsed(parse_datetime),
     metavar="ISO8601",
     help="From the first record at or after this time; UTC unless it says otherwise.",
 )
 @click.option(
     "--by-duration",
-    callback=_parsed(_since),
+    callback=parsed(_since),
     metavar="ISO8601",
     help="From the first record of the last so long, as in PT2H or P7D.",
 )
