@@ -67,15 +67,15 @@ class ClaimChecks:
             SchemaError: it cannot be stored in either way.
         """
         data = value.data if isinstance(value, Encoded) else pack_value(value)
-        if self._store is None:
-            return await _without_store(data)
-        if len(data) <= self._store.bytes_min:
+        if self._store is None or len(data) <= self._store.bytes_min:
             try:
                 check_payload(data)
                 return data
             except SchemaError as error:
                 if error.code != "E_LIMIT":
                     raise
+                if self._store is None:
+                    raise await _without_store(error, data) from None
         async with self._puts:
             try:
                 await asyncio.to_thread(decode_value, data)
@@ -108,14 +108,11 @@ class ClaimChecks:
             self._freed.set()
 
 
-async def _without_store(data: bytes) -> bytes:
-    try:
-        check_payload(data)
-        return data
-    except SchemaError as error:
-        if error.code != "E_LIMIT" or not await asyncio.to_thread(_fits_store, data):
-            raise
-        raise SchemaError(error.code, error.path, f"{error.detail}; a claim store takes it (--claim-store)") from None
+async def _without_store(error: SchemaError, data: bytes) -> SchemaError:
+    """What to say of a result that is too large without a claim store."""
+    if not await asyncio.to_thread(_fits_store, data):
+        return error
+    return SchemaError(error.code, error.path, f"{error.detail}; a claim store takes it (--claim-store)")
 
 
 def _fits_store(data: bytes) -> bool:

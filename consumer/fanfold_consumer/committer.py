@@ -105,10 +105,10 @@ class Committer:
         return batch
 
     async def _commit(self, completions: list[Completion]) -> None:
-        for completion in completions:
-            if not completion.dropped:
-                completion.delivery.partition.tracker.finish(completion.delivery.offset)
         live = [completion for completion in completions if not completion.dropped]
+        for completion in live:
+            delivery = completion.delivery
+            delivery.partition.tracker.finish(delivery.offset)
         moved, self._moved = self._moved, set()
         while True:
             live = [completion for completion in live if not completion.delivery.partition.lost]
@@ -174,7 +174,7 @@ class Committer:
         for letter in batch.dead_letters:
             self._metrics.parked(letter.code)
             log.warning("record.parked", code=letter.code, offset=letter.offset, progress_id=letter.progress_id)
-        self._metrics.committed(dict(Counter(outcome.value for outcome in reply.outcomes)), seconds)
+        self._metrics.committed(Counter(reply.outcomes), seconds)
         self._metrics.completed(len(reply.completed))
         publications = [
             Publication(outbox_id, row_record(record))
@@ -184,7 +184,7 @@ class Committer:
         if reply.completed:
             results = {result.task.fan_out.id: result for result in batch.results}
             for done in reply.completed:
-                log.info("fan_out.completed", fan_out_id=done.fan_out_id, run=done.run)
+                log.debug("fan_out.completed", fan_out_id=done.fan_out_id, run=done.run)
                 result = results[done.fan_out_id]
                 fan_out = result.task.fan_out
                 if done.outbox_id is not None and fan_out.fold is not None and result.topic is not None:

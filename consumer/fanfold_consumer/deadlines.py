@@ -31,14 +31,14 @@ class Deadlines:
         self._opened: OrderedDict[str, None] = OrderedDict()
 
     async def open(self, tasks: Iterable[tuple[Task, str]]) -> None:
-        """Note the deadlines of these tasks, each with its topic, before any of them runs.
+        """Note the deadlines of these tasks, which have one, each with its topic, before any of them runs.
 
         Without it a fan-out of which nothing ever finishes would be unknown to Postgres, and would never end.
         """
         new = {
             task.fan_out.id: (task, topic)
             for task, topic in tasks
-            if task.fan_out.deadline_ms is not None and not task.is_fold and task.fan_out.id not in self._opened
+            if not task.is_fold and task.fan_out.id not in self._opened
         }
         if not new:
             return

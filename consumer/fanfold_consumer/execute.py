@@ -31,7 +31,7 @@ from fanfold_consumer.work import Completion, Work
 from fanfold_consumer.worker_processes import WorkerProcesses
 from fanfold_consumer.worker_threads import WorkerThreads
 from fanfold_producer.errors import ClaimCheckBroken, ClaimStoreNeeded
-from fanfold_schemas import ClaimCheck, SchemaError
+from fanfold_schemas import ClaimCheck, SchemaError, Task
 from fanfold_sql import Finished, OutboxRecord, Store
 
 _ONCE = Retry(retries=0)
@@ -106,20 +106,20 @@ class Executor:
         self._processes = WorkerProcesses(process_workers)
         self._queue: deque[Work] = deque()
         self._idle: deque[asyncio.Future[None]] = deque()
+        self._waking = 0
         self._workers: list[asyncio.Task[None]] = []
         self._running: set[_Run] = set()
         self._closing = False
+        self._calling = 0
+        metrics.running.set_function(lambda: self._calling)
 
     def submit(self, work: Work) -> None:
         """Queue a task. Order is that of arrival; there is no other promise."""
         self._queue.append(work)
-        while self._idle:
-            waiter = self._idle.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
-        if len(self._workers) < self._concurrency:
-            self._add_worker()
+        # One at a time: whoever comes finds the queue, and sends for the next if there is more in it than one can take.
+        # Handlers that never wait need no second worker; waking one for each task would cost more than they do.
+        if not self._waking:
+            self._send_for_worker()
 
     def drop_queued(self) -> None:
         """Let go of tasks that have not begun and must not any more."""
@@ -173,6 +173,17 @@ class Executor:
         self._threads.close()
         await self._processes.close()
 
+    def _send_for_worker(self) -> None:
+        while self._idle:
+            waiter = self._idle.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                self._waking += 1
+                return
+        if len(self._workers) < self._concurrency:
+            self._waking += 1
+            self._add_worker()
+
     def _add_worker(self) -> None:
         worker = asyncio.get_running_loop().create_task(self._work())
         worker.add_done_callback(self._on_ended)
@@ -202,7 +213,7 @@ class Executor:
             completion = self._without_result(run, self._out_of_time(run, handler))
         self._finish(completion)
         if self._queue:
-            self._add_worker()
+            self._send_for_worker()
 
     def _leave_behind(self, run: _Run) -> None:
         task = run.work.task
@@ -220,11 +231,18 @@ class Executor:
         this = asyncio.current_task()
         assert this is not None
         breath = BREATH
+        sent_for = True
         while not self._closing:
+            if sent_for:
+                self._waking -= 1
+                sent_for = False
+                if len(self._queue) > 1:
+                    self._send_for_worker()
             if not self._queue:
                 waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                 self._idle.append(waiter)
                 await waiter
+                sent_for = True
                 continue
             work = self._queue.popleft()
             if not work.delivery.partition.may_begin:
@@ -254,7 +272,11 @@ class Executor:
     async def _complete(self, run: _Run) -> Completion:
         work, task = run.work, run.work.task
         try:
-            value = await self._run(run)
+            handler = self._handler_of(task)
+            if task.is_fold or task.arg_check is not None:
+                value = await self._run_with_input(handler, run)
+            else:
+                value = await self._attempts(handler, run, HandlerInput([task.arg]))
         except (LetGo, FoldSuperseded, TriedLater, HandlerFailed) as end:
             return self._without_result(run, end)
         try:
@@ -291,9 +313,7 @@ class Executor:
         )
         return self._parking.park(work.delivery, code, text, task=task, arg_hash=work.arg_hash)
 
-    async def _run(self, run: _Run) -> Any:
-        """The handler's value, after as many attempts as its policy allows here."""
-        task = run.work.task
+    def _handler_of(self, task: Task) -> Handler:
         handler = self._registry.get(task.node)
         if handler is not None and handler.is_fold != task.is_fold:
             kind = "fold" if handler.is_fold else "task"
@@ -306,6 +326,11 @@ class Executor:
                     f"no handler named {task.node!r}; this member has {', '.join(self._registry.names()) or 'none'}",
                 )
             handler = Handler(task.node, function, True, False, False, None, None, _ONCE)
+        return handler
+
+    async def _run_with_input(self, handler: Handler, run: _Run) -> Any:
+        """As `_attempts`, with what the handler is given read or fetched first."""
+        task = run.work.task
         given = await read_input(self._store, self._patience, task)
         if not any(isinstance(value, ClaimCheck) for value in given.values):
             return await self._attempts(handler, run, given)
@@ -316,6 +341,7 @@ class Executor:
             raise HandlerFailed("E_CLAIM", str(error)) from error
 
     async def _attempts(self, handler: Handler, run: _Run, given: HandlerInput) -> Any:
+        """The handler's value, after as many attempts as its policy allows here."""
         task, partition = run.work.task, run.work.delivery.partition
         argument: Any = given.values if task.is_fold else given.values[0]
         if handler.convert is not None and handler.isolation is None:
@@ -330,14 +356,16 @@ class Executor:
             if handler.is_async and handler.isolation is None and handler.timeout_s is not None:
                 loop = asyncio.get_running_loop()
                 run.timer = loop.call_later(handler.timeout_s, self._expect_end, run, handler)
-            with self._metrics.running():
-                try:
-                    return await self._call(handler, arguments)
-                except HandlerFailed:
-                    raise
-                except Exception as error:
-                    failure = error
-                finally:
+            self._calling += 1
+            try:
+                return await self._call(handler, arguments)
+            except HandlerFailed:
+                raise
+            except Exception as error:
+                failure = error
+            finally:
+                self._calling -= 1
+                if run.timer is not None:
                     run.stop_timer()
             if run.instead is not None or partition.lost or self._closing or run not in self._running:
                 raise LetGo
@@ -388,6 +416,8 @@ class Executor:
             if handler.isolation is not None:
                 return await self._processes.run(handler, arguments)
             if handler.is_async:
+                if handler.timeout_s is None:
+                    return await function(*arguments)
                 return await within(handler.timeout_s, function(*arguments))
             return await self._threads.run(lambda: function(*arguments), handler.timeout_s)
         except (asyncio.CancelledError, SystemExit, BaseExceptionGroup) as error:

@@ -124,9 +124,9 @@ class Fleet:
     # What the poller tells (see poller.Sink); on the event loop.
 
     def on_records(self, messages: list[Message]) -> None:
-        accepted, size = self._in_flight, self._in_flight_bytes
-        self._intake.accept(messages)
-        accepted, size = self._in_flight - accepted, self._in_flight_bytes - size
+        accepted, size = self._intake.accept(messages)
+        self._in_flight += accepted
+        self._in_flight_bytes += size
         self._poller.done_with(len(messages) - accepted, sum(map(len, messages)) - size)
 
     def on_assigned(self, keys: list[TopicPartition]) -> None:
@@ -171,10 +171,6 @@ class Fleet:
         self._claims.on_rewound(partitions)
 
     # In flight: bounded by number and by bytes.
-
-    def _accepted(self, delivery: Delivery) -> None:
-        self._in_flight += 1
-        self._in_flight_bytes += delivery.size
 
     def _settled(self, deliveries: list[Delivery]) -> None:
         size = 0
@@ -296,7 +292,6 @@ class Fleet:
             self._deadlines,
             run=self._executor.submit,
             finish=self._committer.finish,
-            accepted=self._accepted,
         )
         self._claims = Claims(
             config,

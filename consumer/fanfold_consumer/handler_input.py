@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
+
+import msgspec
 
 from fanfold_consumer.context import TaskContext
 from fanfold_consumer.patience import Patience
@@ -19,8 +20,7 @@ class FoldSuperseded(Exception):
     """The fan-out was reopened, or lost results to a failover, while its fold was read: another fold follows."""
 
 
-@dataclass(frozen=True, slots=True)
-class HandlerInput:
+class HandlerInput(msgspec.Struct, frozen=True):
     """Values, or claim checks for them; of a fold, also the indexes that have none because they failed, or at all."""
 
     values: list[Any]

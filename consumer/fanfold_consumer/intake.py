@@ -39,7 +39,6 @@ class Intake:
         *,
         run: Callable[[Work], None],
         finish: Callable[[Completion], None],
-        accepted: Callable[[Delivery], None],
     ) -> None:
         self._assignment = assignment
         self._store = store
@@ -49,17 +48,17 @@ class Intake:
         self._deadlines = deadlines
         self._run = run
         self._finish = finish
-        self._accepted = accepted
         self._deliveries: deque[Delivery] = deque()
         self._arrived = asyncio.Event()
 
-    def accept(self, messages: list[Message]) -> int:
+    def accept(self, messages: list[Message]) -> tuple[int, int]:
         """Note deliveries of partitions that are ours; what is of another claim, or finished, is let go here.
 
-        Returns how many are in flight from here on.
+        Returns how many are in flight from here on, and the bytes of their values.
         """
         partition: Partition | None = None
         before = len(self._deliveries)
+        bytes_accepted = 0
         for message in messages:
             topic, number, offset = message.topic(), message.partition(), message.offset()
             assert topic is not None
@@ -72,13 +71,12 @@ class Intake:
             if not partition.tracker.deliver(offset):
                 self._metrics.skipped("finished")
                 continue
-            value = message.value()
-            delivery = Delivery(partition, offset, message, len(value) if value else 0)
+            size = len(message)
+            bytes_accepted += size
             partition.in_flight += 1
-            self._accepted(delivery)
-            self._deliveries.append(delivery)
+            self._deliveries.append(Delivery(partition, offset, message, size))
         self._arrived.set()
-        return len(self._deliveries) - before
+        return len(self._deliveries) - before, bytes_accepted
 
     async def work(self) -> None:
         """Decode and check, for as long as the fleet lives."""
@@ -99,11 +97,13 @@ class Intake:
                 task = decode_task(delivery.message.value())
             except SchemaError as error:
                 self._finish(self._parking.park(delivery, error.code, str(error)))
-                continue
-            work.append(Work(delivery, task, arg_hash(task)))
+            else:
+                work.append(Work(delivery, task, arg_hash(task)))
         if not work:
             return
-        await self._deadlines.open((item.task, item.delivery.partition.topic) for item in work)
+        await self._deadlines.open(
+            [(item.task, item.delivery.partition.topic) for item in work if item.task.fan_out.deadline_ms is not None]
+        )
         for item, verdict in zip(work, await self.verdicts(work), strict=True):
             if not item.delivery.partition.may_begin:  # given up while we asked
                 self._finish(Completion(item.delivery, dropped=True))

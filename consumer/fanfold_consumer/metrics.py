@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from fanfold_schemas import Outcome
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -39,7 +40,7 @@ class Metrics:
             buckets=(1, 10, 50, 100, 250, 500, 1000, 2500),
             registry=registry,
         )
-        self._running = Gauge("fanfold_handlers_running", "Handlers running now", registry=registry)
+        self.running = Gauge("fanfold_handlers_running", "Handlers running now", registry=registry)
         self.in_flight = Gauge("fanfold_in_flight", "Records polled and not yet committed", registry=registry)
         self.in_flight_bytes = Gauge("fanfold_in_flight_bytes", "Their size", registry=registry)
         self.partitions = Gauge("fanfold_partitions", "Partitions by phase", ["phase"], registry=registry)
@@ -48,9 +49,9 @@ class Metrics:
             "fanfold_claim_store_away", "1 while the claim store does not answer", registry=registry
         )
 
-    def committed(self, outcomes: dict[str, int], seconds: float) -> None:
+    def committed(self, outcomes: Mapping[Outcome, int], seconds: float) -> None:
         for outcome, count in outcomes.items():
-            self._results.labels(outcome).inc(count)
+            self._results.labels(outcome.value).inc(count)
         self._commit_seconds.observe(seconds)
         self._commit_results.observe(sum(outcomes.values()))
 
@@ -77,11 +78,3 @@ class Metrics:
 
     def published(self, records: int) -> None:
         self._published.inc(records)
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        self._running.inc()
-        try:
-            yield
-        finally:
-            self._running.dec()

@@ -12,6 +12,7 @@ import ormsgpack
 from fanfold_schemas.claim_check import ClaimCheck, payload_check
 from fanfold_schemas.clock import check_clock
 from fanfold_schemas.errors import Code, SchemaError
+from fanfold_schemas.ids import are_ids
 from fanfold_schemas.limits import (
     CLAIM_CHECK_BYTES_MAX,
     CLAIM_CHECK_NODES_MAX,
@@ -19,8 +20,8 @@ from fanfold_schemas.limits import (
     RESULT_BYTES_MAX,
 )
 from fanfold_schemas.scan import scan
-from fanfold_schemas.task import WIRE_VERSION, Task
-from fanfold_schemas.unpack import unpack
+from fanfold_schemas.task import STRICT_TASK, WIRE_VERSION, Task
+from fanfold_schemas.unpack import is_harmless, unpack
 
 # A set is not among them because it has no order, and a fold must not depend on one.
 _TAKEN = "it takes maps with text keys, lists, text, bytes, numbers up to int64, dataclasses and models"
@@ -59,11 +60,12 @@ def decode_task(value: bytes | None) -> Task:
         raise SchemaError("E_SCHEMA", "$.v", _other_version(fields.get("v")))
     try:
         task = msgspec.convert(fields, Task)
-    except msgspec.ValidationError as error:
-        detail, _, path = str(error).partition(" - at ")
-        # "Expected `int`, got `str`" is about a type; "Expected `int` <= 100000" is about a limit.
-        code: Code = "E_LIMIT" if detail.startswith("Expected") and ", got" not in detail else "E_SCHEMA"
-        raise SchemaError(code, path.strip("`") or "$", detail) from None
+    except msgspec.ValidationError:
+        raise _refusal(fields) from None
+    fan_out = task.fan_out
+    ids = (task.task_id, task.thread_id, task.node, fan_out.id)
+    if not are_ids(ids if fan_out.fold is None else (*ids, fan_out.fold)):
+        raise _refusal(fields)
     _check_task(task)
     return task
 
@@ -96,10 +98,14 @@ def encode_payload(value: Any) -> bytes:
 
 
 def check_payload(data: bytes) -> None:
-    """Refuse what `pack_value` made if it cannot be stored as a result; raises as `encode_payload` does."""
+    """Refuse what `pack_value` made if it cannot be stored as a result; raises as `encode_payload` does.
+
+    As an encoder made it, it is whole, and no map has a key twice.
+    """
     if len(data) > RESULT_BYTES_MAX:
         raise SchemaError("E_LIMIT", "$", f"a result of {len(data)} bytes, at most {RESULT_BYTES_MAX}")
-    scan(data, nodes_max=RESULT_BYTES_MAX)  # no more values than bytes: as many as the handler made
+    if not is_harmless(data):
+        scan(data, nodes_max=RESULT_BYTES_MAX)  # no more values than bytes: as many as the handler made
 
 
 def decode_payload(data: bytes) -> Any:
@@ -191,6 +197,18 @@ def _plain(value: Any) -> Any:
     if isinstance(value, msgspec.Struct):
         return msgspec.structs.asdict(value)
     raise TypeError  # the encoder puts a message of its own in place of any of ours
+
+
+def _refusal(fields: dict[str, Any]) -> SchemaError:
+    """What is wrong with the fields of a task, some of which are of a wrong type or beyond their limits."""
+    try:
+        msgspec.convert(fields, STRICT_TASK)
+    except msgspec.ValidationError as error:
+        detail, _, path = str(error).partition(" - at ")
+        # "Expected `int`, got `str`" is about a type; "Expected `int` <= 100000" is about a limit.
+        code: Code = "E_LIMIT" if detail.startswith("Expected") and ", got" not in detail else "E_SCHEMA"
+        return SchemaError(code, path.strip("`") or "$", detail)
+    raise AssertionError("a task that its strict form takes was refused")
 
 
 def _check_task(task: Task) -> None:

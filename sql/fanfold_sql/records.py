@@ -8,6 +8,8 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
+import msgspec
+
 from fanfold_schemas import FanOut, Outcome, Task
 
 Islands = tuple[tuple[int, int], ...]
@@ -45,8 +47,7 @@ class PartitionCommit:
     islands: Islands
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(msgspec.Struct, frozen=True):
     """One task's result. `payload` is None exactly when it failed. `topic`: where its fan-out's fold is published."""
 
     task: Task

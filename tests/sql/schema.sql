@@ -238,7 +238,7 @@ create function fanfold.check_tasks(
     p_arg_hash bigint[])
 returns text[]
 language plpgsql stable security definer
--- search_path=pg_catalog, pg_temp; plan_cache_mode=force_generic_plan; for the worker
+-- search_path=pg_catalog, pg_temp; plan_cache_mode=force_generic_plan; enable_seqscan=off; for the worker
 
 create function fanfold.claim_outbox(
     p_limit integer,
@@ -344,7 +344,7 @@ create function fanfold.commit_results(
     OUT commit_seqs bigint[])
 returns record
 language plpgsql volatile security definer
--- search_path=pg_catalog, pg_temp; plan_cache_mode=force_generic_plan; for the worker
+-- search_path=pg_catalog, pg_temp; plan_cache_mode=force_generic_plan; enable_seqscan=off; for the worker
 
 create function fanfold.count_dead_letters(
     p_ids bigint[],

@@ -29,13 +29,15 @@ def _refused(completion: Completion) -> bool:
 def _stubborn(registry: Registry, **settings: Any) -> list[int]:
     """A handler that will not be cancelled. Returns its attempts, as they begin."""
     attempts: list[int] = []
+    # Held here: what nothing leads to any more, the garbage collector ends.
+    never = asyncio.Event()
 
     @registry.task("work", **settings)
     async def stubborn(arg: Any, context: TaskContext) -> None:
         attempts.append(context.attempt)
         while True:
             try:
-                await asyncio.Event().wait()
+                await never.wait()
             except asyncio.CancelledError:
                 continue
 

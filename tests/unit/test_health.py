@@ -13,6 +13,7 @@ import pytest
 
 from fanfold_consumer.health import HealthServer
 from fanfold_consumer.metrics import Metrics
+from fanfold_schemas import Outcome
 
 _TIMEOUT_S = 10.0
 
@@ -94,7 +95,7 @@ def test_a_check_that_breaks_is_a_no_and_not_a_silence(member: Member) -> None:
 
 @pytest.mark.parametrize("path", ["/metrics", "/metrics?name[]=fanfold_results_total"])
 def test_metrics_are_prometheus_text(get: Get, member: Member, path: str) -> None:
-    member.metrics.committed({"applied": 3, "duplicate": 1}, 0.02)
+    member.metrics.committed({Outcome.APPLIED: 3, Outcome.DUPLICATE: 1}, 0.02)
     status, content_type, body = get(path)
     assert status == 200
     assert content_type.startswith("text/plain")

@@ -7,6 +7,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fanfold_consumer.metrics import Metrics
+from fanfold_schemas import Outcome
 
 
 def _value(metrics: Metrics, name: str, **labels: str) -> float | None:
@@ -15,7 +16,7 @@ def _value(metrics: Metrics, name: str, **labels: str) -> float | None:
 
 def test_each_call_counts_what_it_says() -> None:
     metrics = Metrics()
-    metrics.committed({"applied": 2, "stale": 1}, 0.3)
+    metrics.committed({Outcome.APPLIED: 2, Outcome.STALE: 1}, 0.3)
     metrics.committed({}, 0.1)
     metrics.completed(2)
     metrics.skipped("duplicate")
@@ -36,17 +37,6 @@ def test_each_call_counts_what_it_says() -> None:
     assert _value(metrics, "fanfold_partitions_fenced_total") == 3
     assert _value(metrics, "fanfold_partitions_rewound_total") == 1
     assert _value(metrics, "fanfold_outbox_published_total") == 7
-
-
-def test_handlers_are_counted_while_they_run_also_when_they_fail() -> None:
-    metrics = Metrics()
-    with metrics.running():
-        with metrics.running():
-            assert _value(metrics, "fanfold_handlers_running") == 2
-        assert _value(metrics, "fanfold_handlers_running") == 1
-    with pytest.raises(LookupError), metrics.running():
-        raise LookupError
-    assert _value(metrics, "fanfold_handlers_running") == 0
 
 
 def test_gauges_hold_what_they_are_set_to() -> None:

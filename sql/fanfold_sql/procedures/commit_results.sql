@@ -42,6 +42,8 @@ create or replace function fanfold.commit_results(
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
+-- A plan is made while the tables are small and kept: one that scans them would cost more with every row to come.
+set enable_seqscan = off
 as $$
 declare
     -- State of each fan-out: 'k' known, 'n' new, 's' stale, 'c' cancelled, 'u' known to a fold only, 'x'
@@ -51,6 +53,7 @@ declare
     v_opened integer;
     v_limited boolean;
     v_admit boolean[];
+    v_stored integer;
     v_new_thread_id text[];
     v_new_task_id text[];
     v_count_fan_out_id text[];
@@ -177,23 +180,47 @@ begin
         v_admit := fanfold.admit_results(p_fan_out_id, p_fan_thread_id, p_fan, p_task_id, p_index, p_run, p_failed);
     end if;
 
-    -- 4. Upsert keyed by task_id. This statement stores what is new; what is not is settled below.
-    with stored as (
+    -- 4. Upsert keyed by task_id. This step stores what is new; what is not is settled below.
+    begin
+        -- Nearly always all of them are, and then a plain insert costs half of one with "on conflict", which looks into
+        -- every index twice. Nobody else can insert these rows while we hold their threads' locks.
         insert into fanfold.result (thread_id, task_id, fan_out_id, index, run, status, arg_hash, payload)
         select p_fan_thread_id[r.fan], r.task_id, p_fan_out_id[r.fan], r.index, r.run,
             case when r.failed then 'failed' else 'done' end, r.arg_hash, r.payload
         from unnest(p_fan, p_task_id, p_index, p_run, p_failed, p_arg_hash, p_payload) with ordinality
             as r (fan, task_id, index, run, failed, arg_hash, payload, no)
         where v_state[r.fan] in ('k', 'n') and r.index >= 0 and r.index < p_fan_size[r.fan]
-            and (v_admit is null or v_admit[r.no])
-        on conflict do nothing
-        returning thread_id, task_id, fan_out_id, status)
-    select coalesce(array_agg(s.thread_id), '{}'), coalesce(array_agg(s.task_id), '{}'),
-        coalesce(array_agg(s.fan_out_id), '{}'), coalesce(array_agg((s.status = 'failed')::integer), '{}')
-    into v_new_thread_id, v_new_task_id, v_count_fan_out_id, v_count_failed
-    from stored s;
-    v_count_new := array_fill(1, array[cardinality(v_new_task_id)]);
-    if cardinality(v_new_task_id) < cardinality(p_task_id) then
+            and (v_admit is null or v_admit[r.no]);
+        get diagnostics v_stored = row_count;
+        -- All that it tried is stored: there is no need to ask what was.
+        select coalesce(array_agg(p_fan_out_id[c.fan]), '{}'), coalesce(array_agg(c.new), '{}'),
+            coalesce(array_agg(c.failed), '{}')
+        into v_count_fan_out_id, v_count_new, v_count_failed
+        from (
+            select r.fan, count(*)::integer as new, (count(*) filter (where r.failed))::integer as failed
+            from unnest(p_fan, p_index, p_failed) with ordinality as r (fan, index, failed, no)
+            where v_state[r.fan] in ('k', 'n') and r.index >= 0 and r.index < p_fan_size[r.fan]
+                and (v_admit is null or v_admit[r.no])
+            group by r.fan) c;
+    exception when unique_violation then
+        with stored as (
+            insert into fanfold.result (thread_id, task_id, fan_out_id, index, run, status, arg_hash, payload)
+            select p_fan_thread_id[r.fan], r.task_id, p_fan_out_id[r.fan], r.index, r.run,
+                case when r.failed then 'failed' else 'done' end, r.arg_hash, r.payload
+            from unnest(p_fan, p_task_id, p_index, p_run, p_failed, p_arg_hash, p_payload) with ordinality
+                as r (fan, task_id, index, run, failed, arg_hash, payload, no)
+            where v_state[r.fan] in ('k', 'n') and r.index >= 0 and r.index < p_fan_size[r.fan]
+                and (v_admit is null or v_admit[r.no])
+            on conflict do nothing
+            returning thread_id, task_id, fan_out_id, status)
+        select coalesce(array_agg(s.thread_id), '{}'), coalesce(array_agg(s.task_id), '{}'),
+            coalesce(array_agg(s.fan_out_id), '{}'), coalesce(array_agg((s.status = 'failed')::integer), '{}')
+        into v_new_thread_id, v_new_task_id, v_count_fan_out_id, v_count_failed
+        from stored s;
+        v_stored := cardinality(v_new_task_id);
+        v_count_new := array_fill(1, array[v_stored]);
+    end;
+    if v_stored < cardinality(p_task_id) then
         select s.outcomes, v_count_fan_out_id || s.count_fan_out_ids, v_count_new || s.count_new,
             v_count_failed || s.count_failed
         into outcomes, v_count_fan_out_id, v_count_new, v_count_failed

@@ -2,7 +2,7 @@
 -- higher runs over lower ones, and folds.
 --
 -- Locks    none of its own: the caller holds the threads' advisory locks.
--- Args     fan-outs and results as in commit_results; p_new_*: the rows the caller has just inserted.
+-- Args     fan-outs and results as in commit_results; p_new_*: the rows the caller has just inserted; null: all it tried.
 -- Returns  outcomes  'applied' | 'duplicate' | 'stale' | 'closed', or 'conflict': then the caller raises and nothing stands
 --          count_*   by how much the countdown and the failures of a fan-out move, one entry per replaced result
 create or replace function fanfold.settle_results(
@@ -35,8 +35,8 @@ begin
             when e.task_id is null then 'conflict'  -- another task_id holds this index of the fan-out
             when e.fan_out_id <> g.fan_out_id or e.index <> g.index or e.arg_hash <> g.arg_hash then 'conflict'
             -- A hashed subplan; joined, it would be a nested loop, because the planner takes every array for a short one.
-            when g.first and (g.thread_id, g.task_id) in (
-                select n.thread_id, n.task_id from unnest(p_new_thread_id, p_new_task_id) as n (thread_id, task_id))
+            when g.first and (p_new_task_id is null or (g.thread_id, g.task_id) in (
+                select n.thread_id, n.task_id from unnest(p_new_thread_id, p_new_task_id) as n (thread_id, task_id)))
                 then 'applied'
             when g.run > e.run then 'replace'
             else 'duplicate' end as verdict

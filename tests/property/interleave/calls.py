@@ -10,6 +10,7 @@ from psycopg import sql
 
 from fanfold_schemas import derive_task_id
 from fanfold_sql import CommitBatch, DeadLetter, Finished, OutboxRecord, PartitionCommit
+from fanfold_sql.arrays import Column
 from fanfold_sql.commit import CHECK_TASKS, COMMIT_RESULTS, check_parameters, commit_parameters
 from tests.property.interleave.scenario import Answer, Transaction
 from tests.sql.support import CLUSTER, TOPIC, TOPIC_ID
@@ -24,7 +25,8 @@ _LEASE_MS = 600_000
 def rendered(query: str, parameters: Sequence[Any]) -> str:
     """A query with its parameters written into it: all of them are ours, and libpq is called without psycopg."""
     pieces = query.split("%s")
-    literals = [sql.Literal(parameter).as_string(None) for parameter in parameters]
+    values = [list(given.values) if isinstance(given, Column) else given for given in parameters]
+    literals = [sql.Literal(value).as_string(None) for value in values]
     return "".join(piece + literal for piece, literal in zip(pieces, [*literals, ""], strict=True))
 
 

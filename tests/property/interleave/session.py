@@ -12,18 +12,21 @@ from psycopg.conninfo import make_conninfo
 
 # A gate is an advisory lock that the driver holds while it is shut. It has two keys of 32 bits, so it cannot be a
 # thread's, which has one of 64. A session has two gates and meets them in turns, so that the next one is shut long
-# before it gets there. Without a number (while a scenario is prepared) nobody is stopped.
-INSTALL = """
+# before it gets there; whose turn it is says a sequence, which a rollback to a savepoint does not turn back. Without a
+# number (while a scenario is prepared) nobody is stopped.
+SESSIONS_MAX = 8
+INSTALL = f"""
 create schema stepping;
+{"".join(f"create sequence stepping.turns_{number};" for number in range(1, SESSIONS_MAX + 1))}
+grant usage on all sequences in schema stepping to public;
 create function stepping.stop(p_label text) returns boolean language plpgsql as $$
 declare
     v_session integer := current_setting('stepping.session', true);
     v_gate integer;
 begin
     if v_session is not null then
-        v_gate := coalesce(nullif(current_setting('stepping.gate', true), ''), '0');
-        perform set_config('stepping.gate', (1 - v_gate)::text, true);
-        raise notice using message = p_label;
+        v_gate := nextval('stepping.turns_' || v_session) % 2;
+        raise notice using message = p_label, detail = v_gate;
         perform pg_advisory_lock(v_session, v_gate);
         perform pg_advisory_unlock(v_session, v_gate);
     end if;
@@ -109,16 +112,14 @@ class Session(Connection):
 
     def start(self, isolation: str, statement: str) -> None:
         """Begin a transaction and move to its first breakpoint, or through it if it has none."""
-        self._gate = 0
         self._shut()
         self.label, self.reply, self.failure = "", None, None
         self._send(f"begin isolation level {isolation}; {statement}")
 
     def go_on(self) -> None:
         """Run the statement this session stands before, up to the next breakpoint or the end of the call."""
-        gate, self._gate = self._gate, 1 - self._gate
-        self._shut(and_open=gate)
-        self._ajar = gate
+        self._shut(and_open=self._gate)
+        self._ajar = self._gate
         self.at = At.MOVING
 
     def end(self, word: str) -> None:
@@ -166,4 +167,5 @@ class Session(Connection):
     def _on_notice(self, notice: pq.abc.PGresult) -> None:
         message = notice.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b""
         self.label = message.decode()
+        self._gate = int(notice.error_field(pq.DiagnosticField.MESSAGE_DETAIL) or b"0")
         self.at = At.GATE

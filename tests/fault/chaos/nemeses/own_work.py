@@ -17,7 +17,7 @@ from tests.support.wait import eventually
 
 _FLUSH_S = 60.0
 _FOLDED_S = 60.0
-_READ_S = 10.0
+_READ_S = 60.0
 
 Coordinates = tuple[str, int, int]
 """Topic, partition and offset of a record."""
