@@ -14,7 +14,7 @@ SECONDS ?= 60
 # Each runs tests against servers of its own; more than two only where there are cores for them.
 WORKERS ?= 2
 
-.PHONY: help demo test prove chaos lint dev lock dist clean
+.PHONY: help demo test prove chaos bench lint dev lock dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ prove: .venv/dev.stamp ## break the wire and the commit in every way we know
 
 chaos: .venv/dev.stamp ## try to break every guarantee on this machine: SEED=n SECONDS=s
 	$(BIN)/python -m tests.fault.chaos --seed $(SEED) --seconds $(SECONDS) $(ARGS)
+
+bench: .venv-bench/bench.stamp ## measure beside baselines and limits: QUICK=1 for five minutes
+	.venv-bench/bin/python -m tests.benchmarks $(if $(QUICK),--quick) $(ARGS)
 
 lint: .venv/dev.stamp ## check style, types, SQL and the direction of imports
 	$(BIN)/ruff check
@@ -48,12 +51,14 @@ COMPILE := $(BIN)/uv pip compile pyproject.toml requirements/build.in --universa
 lock: .venv/dev.stamp ## take the newest allowed versions into requirements/*.txt
 	$(COMPILE) --upgrade --extra dev-stack -o requirements/demo.txt
 	$(COMPILE) --upgrade --all-extras -c requirements/demo.txt -o requirements/dev.txt
+	$(COMPILE) --upgrade --extra dev-stack --extra langgraph --extra test --group bench -c requirements/dev.txt \
+		-o requirements/bench.txt
 
 dist: .venv/dev.stamp ## build the wheel and the sdist into dist/
 	$(BIN)/python -m build --no-isolation
 
 clean: ## remove .venv, dist and caches
-	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-bench dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 # A stamp is newer than what was installed from; dev has everything demo has.
@@ -61,6 +66,13 @@ clean: ## remove .venv, dist and caches
 	$(PIP) --require-hashes -r requirements/dev.txt
 	$(PIP) --no-deps --no-build-isolation --editable .
 	@touch .venv/demo.stamp $@
+
+# Celery, DBOS and what they bring stay out of the environment that tests and types are checked in.
+.venv-bench/bench.stamp: requirements/bench.txt pyproject.toml | $(BIN)/python
+	$(BIN)/python -m venv .venv-bench
+	.venv-bench/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/bench.txt
+	.venv-bench/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --no-build-isolation --editable .
+	@touch $@
 
 .venv/demo.stamp: requirements/demo.txt pyproject.toml | $(BIN)/python
 	$(PIP) --require-hashes -r requirements/demo.txt

@@ -1,0 +1,128 @@
+"""Slow disks: a commit holds its thread's lock until it is on disk. What group commit makes of that, and what it gives
+to release the lock earlier.
+
+Early lock release: the commit itself does not wait for the disk (`synchronous_commit = off`), so the lock is free as
+soon as it is visible. Then an empty transaction is flushed, and with it everything that was logged before. Only then
+is anything acknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from statistics import median
+
+import psycopg
+from psycopg import sql
+
+from fanfold_sql import CommitBatch, CommitReply, Store
+from fanfold_sql.commit import COMMIT_RESULTS, commit_parameters, commit_reply
+from tests.benchmarks.hot_thread import Member, Results, Waits
+from tests.benchmarks.measure import interleave, ratio
+from tests.benchmarks.report import Figure, Ratio
+from tests.benchmarks.servers import BenchStack
+
+NAME = "slow_disk"
+
+_FLUSH_MS = (0, 1, 4)
+_MEMBERS = 16
+_RESULTS = 100
+_FLUSHES = 9
+_WITH = ", early release"
+_EARLY = "select r.*, set_config('synchronous_commit', 'off', true) from (" + COMMIT_RESULTS + ") r"
+_FLUSH = "select pg_logical_emit_message(true, 'fanfold', '')"
+"""Waits for the disk, and for synchronous standbys, as any commit does that wrote something. An id alone would not, nor
+would a message outside of the transaction."""
+
+
+class EarlyRelease(Store):
+    """A store whose commits give their locks back before they are on disk, and are answered when they are."""
+
+    async def commit(self, batch: CommitBatch, *, lease_ms: int = 30_000) -> CommitReply:
+        async with self._pool.connection() as connection:
+            cursor = await connection.execute(_EARLY, commit_parameters(batch, lease_ms), binary=True)
+            row = await cursor.fetchone()
+            assert row is not None
+            await connection.execute(_FLUSH)
+        return commit_reply(row[:-1], len(batch.results))
+
+
+def run(
+    stack: BenchStack, *, quick: bool, repetitions: int, say: Callable[[str], None]
+) -> Iterator[Figure | Ratio | str]:
+    for flush_ms in _FLUSH_MS[1:] if quick else _FLUSH_MS:
+        yield from _on_disk(stack, flush_ms, repetitions, say)
+    yield (
+        f"{NAME}: a slower disk is `commit_delay`, a wait before each flush; what comes meanwhile goes with it, and"
+        " would go with the next on a disk that is slow by itself"
+    )
+
+
+def _on_disk(
+    stack: BenchStack, flush_ms: int, repetitions: int, say: Callable[[str], None]
+) -> Iterator[Figure | Ratio]:
+    disk = f"flush {flush_ms} ms slower" if flush_ms else "this disk"
+    flushes_ms: list[float] = []
+    contenders = {
+        f"{way}{early}": partial(_play, stack, flush_ms, flushes_ms, store, results_max)
+        for way, results_max in (("one by one", 1), ("group commit", 1000))
+        for early, store in (("", Store), (_WITH, EarlyRelease))
+    }
+    found = interleave(
+        contenders,
+        repetitions,
+        lambda name, number, ms: say(f"{disk}, {name}, round {number + 1}: {ms:.0f} ms"),
+    )
+    yield Figure(NAME, f"{disk}: one flush", "ms", flushes_ms)
+    for name, samples in found.items():
+        yield Figure(NAME, f"{disk}: {_RESULTS} into one thread by {_MEMBERS}, {name}", "ms", samples)
+    for way in ("one by one", "group commit"):
+        value = ratio(found[way], found[f"{way}{_WITH}"])
+        yield Ratio(NAME, f"{disk}: {way} ÷ the same with early release", value, None, False)
+
+
+def _play(stack: BenchStack, flush_ms: int, flushes_ms: list[float], kind: type[Store], results_max: int) -> float:
+    """How long it takes until the last of the results is acknowledged, in ms."""
+    dsn = stack.fresh_database()
+    try:
+        name = sql.Identifier(str(psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]))
+        for setting, value in (("commit_delay", flush_ms * 1000), ("commit_siblings", 0)):
+            statement = sql.SQL("alter database {} set {} = {}").format(name, sql.SQL(setting), sql.Literal(value))
+            stack.execute(dsn, statement)
+        flushes_ms.append(_flush_ms(dsn))
+        return 1000 * asyncio.run(_seconds(dsn, kind, results_max))
+    finally:
+        stack.drop_database(dsn)
+
+
+def _flush_ms(dsn: str) -> float:
+    """What one flush takes, so that it can be seen that the disk is as slow as it is said to be."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        taken: list[float] = []
+        for _ in range(_FLUSHES):
+            began = time.perf_counter()
+            connection.execute(_FLUSH)
+            taken.append(1000 * (time.perf_counter() - began))
+        return median(taken)
+
+
+async def _seconds(dsn: str, kind: type[Store], results_max: int) -> float:
+    waits, results = Waits(), Results()
+    async with kind.open(dsn, pool_size=_MEMBERS) as store:
+        members = [Member(store, number, waits, results_max=results_max) for number in range(_MEMBERS)]
+        for member in members:
+            await member.join()
+        for _ in range(4):  # connections are opened and statements prepared
+            for member in members:
+                member.finish([results.of("warm-up")])
+            await asyncio.gather(*(member.settled() for member in members))
+        began = time.perf_counter()
+        for number in range(_RESULTS):
+            members[number % _MEMBERS].finish([results.of("hot")])
+        await asyncio.gather(*(member.settled() for member in members))
+        seconds = time.perf_counter() - began
+        for member in members:
+            await member.leave()
+    return seconds
