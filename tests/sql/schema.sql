@@ -102,7 +102,7 @@ create table fanfold.partition_progress (
     owner uuid,
     timeline text collate "C" not null default ''::text,
     next_offset bigint,
-    islands int8multirange not null default '{}'::int8multirange,
+    islands int8multirange not null default '{}'::int8multirange  -- lz4, or external without it,
     commit_seq bigint not null default 0,
     claimed_at timestamp with time zone,
     seen_at timestamp with time zone,
