@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -56,12 +56,12 @@ class Partition:
         """Whether handlers of this claim may still be started."""
         return self.phase in (Phase.RUNNING, Phase.STOPPED)
 
-    def progress(self) -> PartitionCommit | None:
-        """What a commit says of this partition now; None before the first delivery."""
-        next_offset = self.tracker.next_offset
+    def progress(self, finishing: Set[int]) -> PartitionCommit | None:
+        """What a commit says of this partition that finishes these offsets; None before the first delivery."""
+        next_offset, islands = self.tracker.progress(finishing)
         if next_offset is None:
             return None
-        return PartitionCommit(self.progress_id, self.epoch, self.commit_seq, next_offset, self.tracker.islands())
+        return PartitionCommit(self.progress_id, self.epoch, self.commit_seq, next_offset, islands)
 
 
 class Assignment:

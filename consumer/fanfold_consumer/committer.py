@@ -1,5 +1,9 @@
 """Natural group commit: one commit on its way, and whatever finished meanwhile goes with the next. It never waits for a
-batch to fill, so what a crash makes run again is what was in flight plus one commit."""
+batch to fill, so what a crash makes run again is what was in flight plus one commit.
+
+Nor does it wait long for a thread that others commit to: what belongs to a busy one is held back while everything else
+goes on, and tried again with each commit.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,7 @@ from fanfold_consumer.patience import Patience
 from fanfold_consumer.relay import Publication, fold_record, row_record
 from fanfold_consumer.work import Completion, Delivery
 from fanfold_sql import (
+    Busy,
     CommitBatch,
     CommitReply,
     Conflict,
@@ -28,6 +33,11 @@ from fanfold_sql import (
     Store,
     StoreRejected,
 )
+
+WAIT_COMMITS = 4
+WAIT_MS_MIN, WAIT_MS_MAX = 25, 100
+"""So long a commit waits for a thread before it goes on without it: so many times the quickest of the last commits,
+within these bounds. Members share most threads for a moment, and what is held back costs another call."""
 
 
 class Owner(Protocol):
@@ -72,6 +82,10 @@ class Committer:
         self._settled = settled
         self._publish = publish
         self._finished: deque[Completion] = deque()
+        # Held back: others were committing to their threads.
+        self._busy: deque[Completion] = deque()
+        # How long the last commits took, without those that were refused.
+        self._lately_s: deque[float] = deque([0.0], maxlen=16)
         self._moved: set[Partition] = set()
         self._arrived = asyncio.Event()
 
@@ -90,35 +104,51 @@ class Committer:
         while True:
             await self._arrived.wait()
             self._arrived.clear()
-            while self._finished or self._moved:
-                batch = self._take()
-                await self._commit(batch)
-                self._settled([completion.delivery for completion in batch])
+            while self._finished or self._moved or self._busy:
+                await self._commit_some()
 
-    def _take(self) -> list[Completion]:
+    async def _commit_some(self) -> None:
+        if not self._finished and not self._moved:
+            await self._commit(self._take(self._busy), set(), wait_ms=self._wait_ms())
+            return
+        if self._busy:
+            await self._commit(self._take(self._busy), set(), wait_ms=0)
+        batch = self._take(self._finished)
+        if self._busy:  # still: what belongs to their threads is not waited for a second time
+            known = {_thread_id(completion) for completion in self._busy}
+            self._busy.extend(completion for completion in batch if _thread_id(completion) in known)
+            batch = [completion for completion in batch if _thread_id(completion) not in known]
+        moved, self._moved = self._moved, set()
+        await self._commit(batch, moved, wait_ms=self._wait_ms())
+
+    def _wait_ms(self) -> int:
+        return round(min(WAIT_MS_MAX, max(WAIT_MS_MIN, 1000 * WAIT_COMMITS * min(self._lately_s))))
+
+    def _take(self, queue: deque[Completion]) -> list[Completion]:
         batch: list[Completion] = []
         size = 0
-        while self._finished and len(batch) < self._results_max and size < self._bytes_max:
-            completion = self._finished.popleft()
+        while queue and len(batch) < self._results_max and size < self._bytes_max:
+            completion = queue.popleft()
             size += completion.payload_bytes
             batch.append(completion)
         return batch
 
-    async def _commit(self, completions: list[Completion]) -> None:
+    async def _commit(self, completions: list[Completion], moved: set[Partition], *, wait_ms: int) -> None:
         live = [completion for completion in completions if not completion.dropped]
-        for completion in live:
-            delivery = completion.delivery
-            delivery.partition.tracker.finish(delivery.offset)
-        moved, self._moved = self._moved, set()
+        busy: list[Completion] = []
         while True:
             live = [completion for completion in live if not completion.delivery.partition.lost]
             moved = {partition for partition in moved if not partition.lost}
             if not live and not moved:
-                return
+                break
             partitions, batch = self._batch(live, moved)
             started = asyncio.get_running_loop().time()
             try:
-                reply = await self._patience.call("commit", self._send(batch))
+                reply = await self._patience.call("commit", self._send(batch, wait_ms))
+            except Busy as error:
+                busy += [completion for completion in live if _thread_id(completion) in error.thread_ids]
+                live = [completion for completion in live if _thread_id(completion) not in error.thread_ids]
+                wait_ms = 0
             except Fenced as error:
                 self._owner.on_fenced([p for p in partitions if p.progress_id in error.progress_ids])
             except Rewound as error:
@@ -128,11 +158,17 @@ class Committer:
             except StoreRejected as error:
                 live = await self._park_rejected(live, error)
             else:
+                for completion in live:
+                    completion.delivery.partition.tracker.finish(completion.delivery.offset)
                 self._note(live, partitions, batch, reply, asyncio.get_running_loop().time() - started)
-                return
+                break
+        self._busy.extend(busy)
+        # By their deliveries, because one that was parked on the way is another completion now.
+        held_back = {completion.delivery for completion in busy}
+        self._settled([completion.delivery for completion in completions if completion.delivery not in held_back])
 
-    def _send(self, batch: CommitBatch) -> Callable[[], Awaitable[CommitReply]]:
-        return lambda: self._store.commit(batch, lease_ms=self._lease_ms)
+    def _send(self, batch: CommitBatch, wait_ms: int) -> Callable[[], Awaitable[CommitReply]]:
+        return lambda: self._store.commit(batch, lease_ms=self._lease_ms, wait_ms=wait_ms)
 
     def _try(self, batch: CommitBatch) -> Callable[[], Awaitable[None]]:
         return lambda: self._store.try_commit(batch)
@@ -140,11 +176,11 @@ class Committer:
     def _batch(
         self, live: Iterable[Completion], moved: Iterable[Partition] = ()
     ) -> tuple[list[Partition], CommitBatch]:
-        partitions = {partition.progress_id: partition for partition in moved}
+        finishing: dict[Partition, set[int]] = {partition: set() for partition in moved}
         batch = CommitBatch(results=[], owner=self._owner_id)
         for completion in live:
-            partition = completion.delivery.partition
-            partitions[partition.progress_id] = partition
+            delivery = completion.delivery
+            finishing.setdefault(delivery.partition, set()).add(delivery.offset)
             position = None
             if completion.result is not None:
                 position = len(batch.results)
@@ -154,11 +190,11 @@ class Committer:
                 position = None  # a dead letter's copy goes out whatever becomes of its result
             for record in completion.outbox:
                 batch.outbox.append(replace(record, result=position))
-        for partition in partitions.values():
-            progress = partition.progress()
+        for partition, offsets in finishing.items():
+            progress = partition.progress(offsets)
             assert progress is not None  # something of it was delivered, or there were no completion
             batch.partitions.append(progress)
-        return list(partitions.values()), batch
+        return list(finishing), batch
 
     def _note(
         self,
@@ -171,9 +207,12 @@ class Committer:
         for partition, progress, commit_seq in zip(partitions, batch.partitions, reply.commit_seqs, strict=True):
             partition.commit_seq = commit_seq
             partition.committed_offset = progress.next_offset
+            if partition.tracker.at_rest and partition.tracker.next_offset != progress.next_offset:
+                self.move(partition)  # to the end of the log, which was reached while this was on its way
         for letter in batch.dead_letters:
             self._metrics.parked(letter.code)
             log.warning("record.parked", code=letter.code, offset=letter.offset, progress_id=letter.progress_id)
+        self._lately_s.append(seconds)
         self._metrics.committed(Counter(reply.outcomes), seconds)
         self._metrics.completed(len(reply.completed))
         publications = [
@@ -247,3 +286,8 @@ class Committer:
         return self._parking.park(
             completion.delivery, code, text, task=result.task, arg_hash=result.arg_hash, counts=counts
         )
+
+
+def _thread_id(completion: Completion) -> str | None:
+    """Whose lock its commit needs; none without a result."""
+    return None if completion.result is None else completion.result.task.thread_id

@@ -9,6 +9,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable
 
+from fanfold_consumer.assignment import Partition
 from fanfold_consumer.events import log
 from fanfold_consumer.metrics import Metrics
 from fanfold_consumer.patience import Patience
@@ -28,17 +29,18 @@ class Deadlines:
         self._store = store
         self._patience = patience
         self._metrics = metrics
-        self._opened: OrderedDict[str, None] = OrderedDict()
+        # By claim, because what was opened under one that is void now may be lost with it.
+        self._opened: OrderedDict[tuple[Partition, str], None] = OrderedDict()
 
-    async def open(self, tasks: Iterable[tuple[Task, str]]) -> None:
-        """Note the deadlines of these tasks, which have one, each with its topic, before any of them runs.
+    async def open(self, tasks: Iterable[tuple[Task, Partition]]) -> None:
+        """Note the deadlines of these tasks, which have one, each with where it came from, before any of them runs.
 
         Without it a fan-out of which nothing ever finishes would be unknown to Postgres, and would never end.
         """
         new = {
-            task.fan_out.id: (task, topic)
-            for task, topic in tasks
-            if not task.is_fold and task.fan_out.id not in self._opened
+            (partition, task.fan_out.id): (task, partition.topic)
+            for task, partition in tasks
+            if not task.is_fold and (partition, task.fan_out.id) not in self._opened
         }
         if not new:
             return

@@ -102,7 +102,7 @@ class Intake:
         if not work:
             return
         await self._deadlines.open(
-            [(item.task, item.delivery.partition.topic) for item in work if item.task.fan_out.deadline_ms is not None]
+            [(item.task, item.delivery.partition) for item in work if item.task.fan_out.deadline_ms is not None]
         )
         for item, verdict in zip(work, await self.verdicts(work), strict=True):
             if not item.delivery.partition.may_begin:  # given up while we asked

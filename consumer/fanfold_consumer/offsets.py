@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
+from collections.abc import Set
+from itertools import islice
 
 from fanfold_sql import Islands
 
@@ -41,6 +43,11 @@ class Tracker:
         """Everything below is finished. None until something was delivered to a partition that never had progress."""
         return self._unfinished[0] if self._unfinished else self._position
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing that was delivered is unfinished."""
+        return not self._unfinished
+
     def deliver(self, offset: int) -> bool:
         """Note a delivery. False: it is finished or on its way already, so it must not be run."""
         if self._position is not None and offset < self._position:
@@ -67,12 +74,23 @@ class Tracker:
 
     def islands(self) -> Islands:
         """Finished ranges above `next_offset`, ascending: those of this delivery, then those still to be delivered."""
+        return self.progress(frozenset())[1]
+
+    def progress(self, finishing: Set[int]) -> tuple[int | None, Islands]:
+        """`next_offset`, and the finished ranges above it, ascending, as they will be with these offsets finished.
+
+        Nothing is noted: the commit that says so may be refused.
+        """
+        unfinished = self._unfinished
+        done = finishing | self._finished if self._finished else finishing
+        first = next((n for n, offset in enumerate(unfinished) if offset not in done), len(unfinished))
+        next_offset = unfinished[first] if first < len(unfinished) else self._position
         ranges: list[tuple[int, int]] = []
-        low: int | None = None
-        if self._finished:
+        if first < len(unfinished) and len(done) > first:
+            low: int | None = None
             high = 0
-            for offset in self._unfinished:
-                if offset in self._finished:
+            for offset in islice(unfinished, first, None):
+                if offset in done:
                     low = offset if low is None else low
                     high = after(offset)
                 elif low is not None:
@@ -80,6 +98,10 @@ class Tracker:
                     low = None
             if low is not None:
                 ranges.append((low, high))
+        return next_offset, self._with_claimed(ranges)
+
+    def _with_claimed(self, ranges: list[tuple[int, int]]) -> Islands:
+        """With those of the claim that are still to be delivered."""
         position = self._position
         for low, high in self._islands:
             if position is None or low >= position:

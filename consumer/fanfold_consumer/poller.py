@@ -21,6 +21,9 @@ from fanfold_consumer.assignment import TopicPartition
 from fanfold_consumer.events import log
 
 POLL_S = 0.05
+COMPANY_S = 0.001
+"""How long a record waits for others. Those of one fan-out are in several partitions, and the broker answers with the
+first that has any; taken apart, they cost a check and a commit for each partition."""
 PATIENCE_S = 1.0
 """How long polling may simply wait for room. Beyond it partitions are paused and polling goes on, so that the group
 hears from us; pausing at once would throw away what the client has fetched ahead, at every short wait."""
@@ -241,7 +244,7 @@ class Poller:
         first = consumer.poll(POLL_S)
         if first is None:
             return
-        messages = [first, *consumer.consume(room - 1, 0)] if room > 1 else [first]
+        messages = [first, *consumer.consume(room - 1, COMPANY_S)] if room > 1 else [first]
         records: list[Message] = []
         ends = []
         for message in messages:

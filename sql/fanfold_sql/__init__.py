@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fanfold_sql.audit import AuditedFanOut, AuditedTask, Place
 from fanfold_sql.errors import (
+    Busy,
     Conflict,
     Fenced,
     MigrationNeeded,
@@ -45,6 +46,7 @@ from fanfold_sql.store import Store, reopen_fan_out
 __all__ = [
     "AuditedFanOut",
     "AuditedTask",
+    "Busy",
     "CancelledThread",
     "Claim",
     "CommitBatch",

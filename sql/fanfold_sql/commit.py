@@ -19,7 +19,7 @@ COMMIT_RESULTS = (
     "%s::int4[], %s::text[], %s::int4[], %s::int4[], %s::bool[], %s::int8[], %s::bytea[],"
     "%s::int8[], %s::int8[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bytea[], %s::bytea[],"
     " %s::bytea[],"
-    "%s::int4[], %s::text[], %s::bytea[], %s::bytea[], %s::bytea[], %s::int4[], %s::int4)"
+    "%s::int4[], %s::text[], %s::bytea[], %s::bytea[], %s::bytea[], %s::int4[], %s::int4, %s::int4)"
 )
 
 CHECK_TASKS = (
@@ -82,7 +82,7 @@ class FanOutColumns:
         return position
 
 
-def commit_parameters(batch: CommitBatch, lease_ms: int) -> list[Any]:
+def commit_parameters(batch: CommitBatch, lease_ms: int, wait_ms: int | None = None) -> list[Any]:
     """Parameters of `COMMIT_RESULTS`, in its order."""
     fan_outs = FanOutColumns()
     fan = [fan_outs.add(result.task, result.topic) for result in batch.results]
@@ -131,6 +131,7 @@ def commit_parameters(batch: CommitBatch, lease_ms: int) -> list[Any]:
         Byteas([o.headers for o in out]),
         Int4s([o.delay_ms for o in out]),
         lease_ms,
+        wait_ms,
     ]
 
 

@@ -51,6 +51,21 @@ class Conflict(StoreError):
         self.positions = positions
 
 
+class LockTimedOut(StoreUnavailable):
+    """A lock was not granted within the server's or the caller's limit. Nothing was stored."""
+
+
+class Busy(StoreError):
+    """Others commit to some threads. Do: commit the rest, and come again for these.
+
+    `thread_ids`: which; empty where a limited wait was not enough: ask again without one.
+    """
+
+    def __init__(self, message: str, thread_ids: frozenset[str] = frozenset()) -> None:
+        super().__init__(message)
+        self.thread_ids = thread_ids
+
+
 class MigrationNeeded(StoreError):
     """The database lacks the schema, or has one of another release. Do: run `fanfold migrate`."""
 
@@ -71,6 +86,8 @@ def translate(error: psycopg.Error) -> StoreError:
             return Rewound(message, frozenset(json.loads(detail or "[]")))
         case "ZF003":
             return Conflict(message, frozenset(position - 1 for position in json.loads(detail or "[]")))
+        case "ZF006":
+            return Busy(message, frozenset(json.loads(detail or "[]")))
         case "3F000" | "42883" | "42P01":
             return MigrationNeeded(f"{message}; run `fanfold migrate` against this database")
         case "26000" | "42P05":
@@ -78,6 +95,8 @@ def translate(error: psycopg.Error) -> StoreError:
                 f"{message}: a pooler lends this connection's server to others, and keeps no prepared statements "
                 "apart; pass `--no-prepare` (`prepare=False` to a Publisher or a Store)"
             )
+        case "55P03":
+            return LockTimedOut(message)
         case "25006" | "25P03" | "25P04":
             # psycopg calls them internal errors. A server that takes no writes is a standby in mid-failover, and no
             # result is to blame for it; the others are timeouts of the server's.

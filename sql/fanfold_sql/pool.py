@@ -48,7 +48,8 @@ async def open_pool(dsn: str, *, size: int, prepare: bool = True) -> AsyncIterat
         max_size=size,
         open=False,
         timeout=ACQUIRE_TIMEOUT_S,
-        max_idle=60.0,
+        # A new connection parses and plans every procedure anew, which costs more than many commits.
+        max_idle=600.0,
         reconnect_timeout=5.0,
         kwargs=connection_settings(prepare=prepare),
         configure=_prepare_only_if_direct if prepare else None,

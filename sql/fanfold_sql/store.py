@@ -27,7 +27,7 @@ from fanfold_sql.audit import (
 )
 from fanfold_sql.commit import CHECK_TASKS, COMMIT_RESULTS, check_parameters, commit_parameters, commit_reply
 from fanfold_sql.dead_letters import COUNT_DEAD_LETTERS, LIST_DEAD_LETTERS, filter_parameters
-from fanfold_sql.errors import StoreUnavailable, translate
+from fanfold_sql.errors import Busy, LockTimedOut, StoreUnavailable, translate
 from fanfold_sql.pool import open_pool
 from fanfold_sql.records import (
     CancelledThread,
@@ -73,18 +73,27 @@ class Store:
         async with open_pool(dsn, size=pool_size, prepare=prepare) as pool:
             yield cls(pool)
 
-    async def commit(self, batch: CommitBatch, *, lease_ms: int = 30_000) -> CommitReply:
+    async def commit(self, batch: CommitBatch, *, lease_ms: int = 30_000, wait_ms: int | None = None) -> CommitReply:
         """Store finished tasks and their partitions' progress in one transaction.
 
         New outbox rows are leased to the caller for `lease_ms`: publish them, then `ack_outbox`.
 
+        Args:
+            wait_ms: how long to wait for each thread that others commit to; 0: not at all; None: for ever.
+
         Raises:
+            Busy: that was not enough. Commit the other threads, or ask with 0 which they are.
             Fenced: a newer owner holds a partition. Drop its work; do not retry.
             Rewound: the database went back in time. Claim the partition again and seek.
             Conflict: some results contradict what is stored. Park those and commit the rest.
             StoreUnavailable: outcome unknown. Retry the same batch; it is idempotent.
         """
-        row = await self._one(COMMIT_RESULTS, commit_parameters(batch, lease_ms))
+        try:
+            row = await self._one(COMMIT_RESULTS, commit_parameters(batch, lease_ms, wait_ms))
+        except LockTimedOut as error:
+            if not wait_ms:
+                raise  # a limit of the server's, on any lock
+            raise Busy(str(error)) from error
         return commit_reply(row, len(batch.results))
 
     async def try_commit(self, batch: CommitBatch) -> None:

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from statistics import median
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import sql
 
-from fanfold_sql import CommitBatch, CommitReply, Store
-from fanfold_sql.commit import COMMIT_RESULTS, commit_parameters, commit_reply
+from fanfold_sql import Store
+from fanfold_sql.commit import COMMIT_RESULTS
+from fanfold_sql.errors import translate
 from tests.benchmarks.hot_thread import Member, Results, Waits
 from tests.benchmarks.measure import interleave, ratio
 from tests.benchmarks.report import Figure, Ratio
@@ -40,13 +42,18 @@ would a message outside of the transaction."""
 class EarlyRelease(Store):
     """A store whose commits give their locks back before they are on disk, and are answered when they are."""
 
-    async def commit(self, batch: CommitBatch, *, lease_ms: int = 30_000) -> CommitReply:
-        async with self._pool.connection() as connection:
-            cursor = await connection.execute(_EARLY, commit_parameters(batch, lease_ms), binary=True)
-            row = await cursor.fetchone()
-            assert row is not None
-            await connection.execute(_FLUSH)
-        return commit_reply(row[:-1], len(batch.results))
+    async def _one(self, query: LiteralString, parameters: Sequence[Any]) -> tuple[Any, ...]:
+        if query is not COMMIT_RESULTS:
+            return await super()._one(query, parameters)
+        try:
+            async with self._pool.connection() as connection:
+                cursor = await connection.execute(_EARLY, parameters, binary=True)
+                row = await cursor.fetchone()
+                await connection.execute(_FLUSH)
+        except psycopg.Error as error:
+            raise translate(error) from error
+        assert row is not None
+        return tuple(row)[:-1]
 
 
 def run(

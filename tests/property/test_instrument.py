@@ -42,7 +42,8 @@ def test_the_steps_of_a_commit_are_those_of_its_description() -> None:
     read, written = frozenset({"fan_out", "thread"}), frozenset[str]
     assert touched == [
         (frozenset(), written({"partition_progress"})),  # 1 fence
-        (frozenset(), written({LOCKS})),  # 2 lock
+        (frozenset(), written({LOCKS})),  # 2 lock, without waiting
+        (frozenset(), written({LOCKS})),  # or with
         (read, frozenset()),  # 3 clock; what moves it is a step of advance_clocks
         (frozenset(), written({"fan_out", "deadline"})),  # open
         (read - {"thread"}, frozenset()),  # was it cancelled

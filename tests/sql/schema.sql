@@ -336,6 +336,7 @@ create function fanfold.commit_results(
     p_out_headers bytea[],
     p_out_delay_ms integer[],
     p_lease_ms integer,
+    p_wait_ms integer DEFAULT NULL::integer,
     OUT outcomes text[],
     OUT completed_fan_out_ids text[],
     OUT completed_runs integer[],

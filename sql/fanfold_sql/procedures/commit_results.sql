@@ -6,6 +6,7 @@
 -- Args     parallel arrays, one group each for partitions, fan-outs, results, dead letters and outbox records:
 --            p_commit_seq    the last one this owner saw acknowledged, per partition
 --            p_fan           per result: 1-based position of its fan-out in p_fan_out_id
+--            p_wait_ms       how long to wait for each thread that others commit to; 0: not at all; null: for ever
 --            p_out_result    per outbox record: 1-based position of the result it depends on; 0: written in any case
 --            p_out_delay_ms  per outbox record: not before so long from now; 0: it is the caller's to publish
 --          p_progress_id may be empty: the store without Kafka. Fan-outs without a result of theirs are opened, no more.
@@ -21,6 +22,8 @@
 --          ZF003 conflict  a result contradicts a stored one (detail: positions of results). Park those, commit the rest.
 --          ZF004 isolation not READ COMMITTED: a snapshot older than the lock would miss what committed meanwhile.
 --          ZF005 progress  next_offset would go back. A fault of the caller; nothing was stored.
+--          ZF006 busy      p_wait_ms is 0 and others are committing to some threads (detail: thread_ids). Commit the rest.
+--          55P03           p_wait_ms was not enough. Nothing was stored; a call with 0 says whose thread it is.
 --          40001 retry     a cancel under a wrong thread crossed this call. Nothing was stored; the same call again will do.
 -- Retry    safe: identical arguments return 'duplicate' and change nothing but commit_seq. Outbox records that depend on
 --          no result (copies of dead letters) are written again, as at-least-once delivery allows.
@@ -36,7 +39,7 @@ create or replace function fanfold.commit_results(
     p_dead_fan_out_id text[], p_dead_code text[], p_dead_error text[], p_dead_key bytea[], p_dead_value bytea[],
     p_dead_headers bytea[],
     p_out_result integer[], p_out_topic text[], p_out_key bytea[], p_out_value bytea[], p_out_headers bytea[],
-    p_out_delay_ms integer[], p_lease_ms integer,
+    p_out_delay_ms integer[], p_lease_ms integer, p_wait_ms integer default null,
     out outcomes text[], out completed_fan_out_ids text[], out completed_runs integer[],
     out completed_outbox_ids bigint[], out outbox_ids bigint[], out commit_seqs bigint[])
 language plpgsql security definer
@@ -61,6 +64,8 @@ declare
     v_count_failed integer[];
     v_bad bigint[];
     v_rewound bigint[];
+    v_lock_timeout text;
+    v_busy text[];
 begin
     if current_setting('transaction_isolation') <> 'read committed' then
         raise exception 'commit_results needs READ COMMITTED, not %', current_setting('transaction_isolation')
@@ -97,8 +102,26 @@ begin
     end if;
 
     -- 2. Lock, in a statement of its own: the snapshot of every later statement is taken after the last grant.
-    perform pg_advisory_xact_lock(k.key)
-    from (select distinct hashtextextended(t, 4207) as key from unnest(p_fan_thread_id) t order by 1) k;
+    if p_wait_ms = 0 then
+        select array_agg(k.thread_id) into v_busy
+        from (select distinct t as thread_id from unnest(p_fan_thread_id) t) k
+        where not pg_try_advisory_xact_lock(hashtextextended(k.thread_id, 4207));
+        if v_busy is not null then
+            raise exception 'busy: others are committing to % of the threads', cardinality(v_busy)
+                using errcode = 'ZF006', detail = to_json(v_busy)::text,
+                hint = 'Commit the other threads, and come again for these.';
+        end if;
+    else
+        if p_wait_ms is not null then
+            v_lock_timeout := current_setting('lock_timeout');
+            perform set_config('lock_timeout', p_wait_ms::text, true);
+        end if;
+        perform pg_advisory_xact_lock(k.key)
+        from (select distinct hashtextextended(t, 4207) as key from unnest(p_fan_thread_id) t order by 1) k;
+        if p_wait_ms is not null then
+            perform set_config('lock_timeout', v_lock_timeout, true);
+        end if;
+    end if;
 
     -- 3. Clock. One look per fan-out, none per result.
     select

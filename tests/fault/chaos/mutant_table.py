@@ -55,7 +55,7 @@ MUTANTS = (
         (
             (
                 _COMMITTER,
-                "        return lambda: self._store.commit(batch, lease_ms=self._lease_ms)",
+                "        return lambda: self._store.commit(batch, lease_ms=self._lease_ms, wait_ms=wait_ms)",
                 """\
         async def send() -> CommitReply:
             from fanfold_sql.commit import COMMIT_RESULTS, commit_parameters, commit_reply
