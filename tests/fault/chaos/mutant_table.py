@@ -47,7 +47,13 @@ MUTANTS = (
     ),
     Mutant(
         "next-offset-past-an-island",
-        ((_OFFSETS, "return self._unfinished[0] if self._unfinished else self._position", "return self._position"),),
+        (
+            (
+                _OFFSETS,
+                "next_offset = unfinished[first] if first < len(unfinished) else self._position",
+                "next_offset = self._position",
+            ),
+        ),
         ("hang_handlers", "kill_consumer"),
     ),
     Mutant(
