@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from fanfold_consumer.child_fan_out import sends_records
 from fanfold_consumer.claim_check import ClaimChecks
@@ -45,8 +46,7 @@ class LetGo(Exception):
     """Whatever came of the task, nobody wants it from here."""
 
 
-@dataclass(slots=True, eq=False)
-class _Run:
+class _Run(msgspec.Struct, eq=False):
     """A task in a worker's hands.
 
     Attributes:

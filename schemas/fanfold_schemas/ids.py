@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import string
 import time
 import uuid
 from collections.abc import Sequence
@@ -11,10 +12,9 @@ from collections.abc import Sequence
 from fanfold_schemas.errors import SchemaError
 from fanfold_schemas.limits import ID_CHARS_MAX
 
-_ID = rf"[A-Za-z0-9._:\-]{{1,{ID_CHARS_MAX}}}"
-ID_PATTERN = rf"^{_ID}\Z"
+ID_PATTERN = rf"^[A-Za-z0-9._:\-]{{1,{ID_CHARS_MAX}}}\Z"
 _is_id = re.compile(ID_PATTERN).match
-_are_lines_of_ids = re.compile(rf"(?:{_ID}\n)*{_ID}\Z").match
+_ID_CHARACTERS = f"{string.ascii_letters}{string.digits}._:-".encode()
 
 NAMESPACE = uuid.UUID("8f1f5a5e-5f0e-5f6a-9a55-fa0f01d00001")
 """Namespace of every derived id. Changing it would make every redelivery look like new work."""
@@ -38,9 +38,12 @@ def check_id(value: object, path: str) -> str:
 
 
 def are_ids(values: Sequence[str]) -> bool:
-    """Whether all of these are identifiers. One search takes half as long as one for each."""
-    lines = "\n".join(values)
-    return _are_lines_of_ids(lines) is not None and lines.count("\n") == len(values) - 1
+    """Whether all of these are identifiers, in half the time of a search in each."""
+    for value in values:
+        if not 1 <= len(value) <= ID_CHARS_MAX:
+            return False
+    characters = "".join(values)
+    return characters.isascii() and not characters.encode().translate(None, _ID_CHARACTERS)
 
 
 def new_fan_out_id() -> str:

@@ -39,6 +39,7 @@ _PARTS = {
     name: _Part(f"tests.benchmarks.{name}", in_quick)
     for name, in_quick in (
         ("throughput", True),
+        ("stages", True),
         ("peers", True),
         ("fan_in", True),
         ("latency", True),

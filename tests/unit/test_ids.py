@@ -18,6 +18,7 @@ from fanfold_schemas import (
     derive_task_id,
     new_fan_out_id,
 )
+from fanfold_schemas.ids import are_ids
 
 
 @pytest.mark.parametrize("value", ["a", "A-z_0.9:b", "x" * 200, str(uuid.UUID(int=7)), ".", "-", ":"])
@@ -78,3 +79,21 @@ def test_new_fan_out_ids_are_unique_and_begin_with_the_time() -> None:
     assert len(set(ids)) == len(ids)
     assert all(before <= uuid.UUID(value).int >> 80 <= after for value in ids)
     assert all(re.fullmatch(r"[0-9a-f-]{36}", value) for value in ids)
+
+
+@pytest.mark.parametrize(
+    ("values", "sound"),
+    [
+        (["a"], True),
+        (["a", "B.9_:-", "x" * 200], True),
+        (["a", ""], False),
+        (["a", "x" * 201], False),
+        (["a\nb", "c"], False),
+        (["a", "b\n"], False),
+        (["a", "ä"], False),
+        (["a", "\ud800"], False),
+        (["a b"], False),
+    ],
+)
+def test_several_are_identifiers_if_each_of_them_is(values: list[str], sound: bool) -> None:
+    assert are_ids(values) is sound
