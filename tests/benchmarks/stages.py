@@ -99,8 +99,9 @@ async def _measure(dsn: str, batches: int) -> dict[str, float]:
                 hashes = [arg_hash(task) for task in tasks]
             with clock.member("check, member"), clock.server("check, server"):
                 await store.check_tasks(tasks, hashes)
+            works = _works(values, tasks, hashes)
             with clock.member("run"):
-                results = await _results(store, values, tasks, hashes)
+                results = await _results(store, works)
             next_offset += _BATCH
             progress = PartitionCommit(claim.progress_id, claim.epoch, commit_seq, next_offset, ())
             with clock.member("commit, member"), clock.server("commit, server"):
@@ -109,9 +110,16 @@ async def _measure(dsn: str, batches: int) -> dict[str, float]:
     return {stage: seconds / (batches * _BATCH) * 1e6 for stage, seconds in clock.seconds.items()}
 
 
-async def _results(
-    store: Store, values: Sequence[bytes], tasks: Sequence[Task], hashes: Sequence[int]
-) -> list[Finished]:
+def _works(values: Sequence[bytes], tasks: Sequence[Task], hashes: Sequence[int]) -> list[Work]:
+    partition = Partition("bench", 0, Phase.RUNNING)
+    messages = [Message("bench", 0, offset, None, value, None) for offset, value in enumerate(values)]
+    return [
+        Work(Delivery(partition, offset, message, len(message)), task, fingerprint)
+        for offset, (message, task, fingerprint) in enumerate(zip(messages, tasks, hashes, strict=True))
+    ]
+
+
+async def _results(store: Store, works: Sequence[Work]) -> list[Finished]:
     """Through an executor, as the fleet has it."""
     registry = Registry()
 
@@ -119,14 +127,13 @@ async def _results(
     async def noop(arg: Any) -> Any:
         return arg
 
-    partition = Partition("bench", 0, Phase.RUNNING)
     results: list[Finished] = []
     done = asyncio.Event()
 
     def finish(completion: Completion) -> None:
         assert completion.result is not None
         results.append(completion.result)
-        if len(results) == len(tasks):
+        if len(results) == len(works):
             done.set()
 
     patience = Patience()
@@ -144,9 +151,8 @@ async def _results(
         finish=finish,
         failed=lambda error: done.set(),
     )
-    for offset, (value, task, fingerprint) in enumerate(zip(values, tasks, hashes, strict=True)):
-        message = Message("bench", 0, offset, None, value, None)
-        executor.submit(Work(Delivery(partition, offset, message, len(value)), task, fingerprint))
+    for work in works:
+        executor.submit(work)
     await done.wait()
     await executor.close()
     return results
