@@ -57,9 +57,8 @@ class PartitionRow:
 
 def read_topic_facts(kafka: KafkaConfig, topics: Iterable[str]) -> TopicFacts:
     """Ask the broker, briefly; blocks. Raises nothing: a status without Kafka is still a status."""
-    # librdkafka would print each failed connection on stderr; the note that is made of `problem` says it
-    # once.
-    quiet = replace(kafka, properties={"log_level": "0", **kafka.properties})
+    # Each failed connection would be a line on stderr; the note that is made of `problem` says it once.
+    quiet = kafka.muted()
     names, missing = sorted(set(topics)), []
     try:
         try:

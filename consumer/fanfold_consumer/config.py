@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import psycopg
@@ -165,7 +165,7 @@ class FleetConfig:
     @property
     def quiet_kafka(self) -> KafkaConfig:
         """For questions whose answers and failures we log ourselves, without librdkafka's own lines on stderr."""
-        return replace(self.kafka, properties={"log_level": "0", **self.kafka.properties})
+        return self.kafka.muted()
 
     @property
     def cooperative(self) -> bool:

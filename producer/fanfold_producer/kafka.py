@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -109,6 +109,10 @@ class KafkaConfig:
     def admin(self) -> dict[str, Any]:
         """Settings for an `AdminClient`: those without a prefix."""
         return self._of(None)
+
+    def muted(self, *, but_warnings: bool = False) -> KafkaConfig:
+        """Without librdkafka's own lines on stderr, for what says itself what failed. Its user's `log_level` stands."""
+        return replace(self, properties={"log_level": "4" if but_warnings else "0", **self.properties})
 
     def _of(self, kind: Kind | None) -> dict[str, Any]:
         settings: dict[str, Any] = {**_DEFAULTS, "bootstrap.servers": self.bootstrap_servers}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 from uuid import UUID
 
 import msgspec
@@ -336,8 +336,3 @@ def islands_from_text(text: str) -> Islands:
     pairs = text.strip("{}").replace("[", "").replace(")", "")
     numbers = [int(number) for number in pairs.split(",")] if pairs else []
     return tuple(zip(numbers[::2], numbers[1::2], strict=True))
-
-
-def from_row(cls: type[Any], row: tuple[Any, ...]) -> Any:
-    """Build a record whose fields are the columns of a reading procedure, in order."""
-    return cls(*row)

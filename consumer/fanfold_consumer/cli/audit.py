@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import click
@@ -127,8 +127,7 @@ def audit(
     wanted = Wanted(
         topic, group, partitions, from_offset, to_offset, from_ms, to_datetime, thread_id, fan_out_id, pruned
     )
-    # librdkafka writes remarks of its own to stderr; warnings and errors are enough beside the notes here.
-    kafka = replace(kafka, properties={"log_level": "4", **kafka.properties})
+    kafka = kafka.muted(but_warnings=True)
     if not asyncio.run(_audit(kafka, database_url, wanted, limit, as_json)):
         raise click.exceptions.Exit(1)
 

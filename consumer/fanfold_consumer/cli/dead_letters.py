@@ -166,8 +166,7 @@ def redrive_(
     published again as it was. What is redriven is redriven once; if it dies again, it is a new dead letter.
     """
     request = _request(ids, filters, limit, database_url)
-    # librdkafka writes remarks of its own to stderr; warnings and errors are enough beside the notes here.
-    topics = _Topics(replace(kafka, properties={"log_level": "4", **kafka.properties}))
+    topics = _Topics(kafka.muted(but_warnings=True))
 
     async def act(store: Store, letters: Sequence[StoredDeadLetter]) -> list[Decision]:
         missing = await topics.missing({letter.topic for letter in letters})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -213,8 +213,7 @@ def replay(
     selection = Selection(thread_id, rerun) if thread_id is not None or rerun or verify else None
     target = _one_target(targets, needed=selection is None)
     _check_combination(group, target, selection, execute, dry_run, export, fence or wait_s > 0)
-    # librdkafka writes remarks of its own to stderr; warnings and errors are enough beside the notes here.
-    kafka = replace(kafka, properties={"log_level": "4", **kafka.properties})
+    kafka = kafka.muted(but_warnings=True)
     request = Request(kafka, database_url, group, topic, partitions, target, execute, export, fence, wait_s, as_json)
     if verification is not None:
         if not asyncio.run(_verify(request, verification)):

@@ -101,7 +101,7 @@ def resolve(
     if to_offset is not None and len(partitions) != 1:
         raise click.UsageError("--to-offset is about one partition: name it with --partition")
     configure_logging(json=as_json)
-    kafka = replace(kafka, properties={"log_level": "0", **kafka.properties})
+    kafka = kafka.muted()
     target = next(iter(given.values()), None)
     if not asyncio.run(_resolve(kafka, database_url, group, topic, frozenset(partitions), target, execute, as_json)):
         raise click.exceptions.Exit(1)
