@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, LiteralString
+from typing import Any
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -16,8 +16,8 @@ from fanfold_producer.fan_out import OnDeadline, build_now
 from fanfold_producer.record import Record
 from fanfold_schemas import DEFAULT_TOPIC, pack_headers
 from fanfold_sql.errors import MigrationNeeded, translate
+from fanfold_sql.outbox import ENQUEUE
 
-_STATEMENT: LiteralString = "select fanfold.enqueue(%s::text[], %s::bytea[], %s::bytea[], %s::bytea[], %s::int4[])"
 _STATEMENT_RECORDS_MAX = 1000
 _STATEMENT_BYTES_MAX = 16 * 1024 * 1024
 _DELAY_MAX = timedelta(days=24)
@@ -88,7 +88,7 @@ def enqueue(
     try:
         with own:
             for parameters in _statements(built.records, delay_ms):
-                conn.execute(_STATEMENT, parameters, binary=True)
+                conn.execute(ENQUEUE, parameters, binary=True)
     except psycopg.Error as error:
         raise _explained(error) from error
     return Enqueued(built.fan_out.id, built.task_ids)
@@ -135,7 +135,7 @@ async def aenqueue(
     try:
         async with own:
             for parameters in _statements(built.records, delay_ms):
-                await conn.execute(_STATEMENT, parameters, binary=True)
+                await conn.execute(ENQUEUE, parameters, binary=True)
     except psycopg.Error as error:
         raise _explained(error) from error
     return Enqueued(built.fan_out.id, built.task_ids)
@@ -153,7 +153,7 @@ def _needs_transaction(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[A
 
 
 def _statements(records: list[Record], delay_ms: int) -> Iterator[list[Any]]:
-    """Parameters of `_STATEMENT`, as often as its bounds want it."""
+    """Parameters of `ENQUEUE`, as often as its bounds want it."""
     chunk: list[Record] = []
     chunk_bytes = 0
     for record in records:

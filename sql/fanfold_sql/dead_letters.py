@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import psycopg
 
-from fanfold_sql.records import DeadLetterFilter, OutboxRecord, Standing, StoredDeadLetter
+from fanfold_sql.records import DeadLetterFilter, Standing, StoredDeadLetter
 
 Resolution = Literal["redriven", "dropped"]
 
@@ -23,7 +23,6 @@ COUNT_DEAD_LETTERS = (
     "select code, letters, newest_id from fanfold.count_dead_letters(%s::int8[], %s::text, %s::text, %s::text,"
     " %s::text, %s::text, %s::text[], %s::timestamptz, %s::timestamptz, %s::bool)"
 )
-_ENQUEUE = "select fanfold.enqueue(%s::text[], %s::bytea[], %s::bytea[], %s::bytea[], %s::int4[])"
 
 
 def filter_parameters(where: DeadLetterFilter) -> list[Any]:
@@ -78,18 +77,3 @@ async def reopen_fold(connection: psycopg.AsyncConnection[Any], fan_out_id: str)
     cursor = await connection.execute("select fanfold.reopen_fold(%s)", (fan_out_id,))
     row = await cursor.fetchone()
     return row[0] if row else None
-
-
-async def enqueue_records(connection: psycopg.AsyncConnection[Any], records: Sequence[OutboxRecord]) -> None:
-    """Have records published once the transaction commits, each at least once."""
-    await connection.execute(
-        _ENQUEUE,
-        (
-            [record.topic for record in records],
-            [record.key for record in records],
-            [record.value for record in records],
-            [record.headers for record in records],
-            [record.delay_ms for record in records],
-        ),
-        binary=True,
-    )

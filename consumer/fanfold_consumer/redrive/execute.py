@@ -13,13 +13,13 @@ from fanfold_consumer.replay.requeue import persist, reopen_fan_outs, rerun_reco
 from fanfold_schemas import unpack_headers
 from fanfold_sql import OutboxRecord, Store
 from fanfold_sql.dead_letters import (
-    enqueue_records,
     judge_dead_letters,
     lock_dead_letters,
     read_dead_letters,
     reopen_fold,
     resolve_dead_letters,
 )
+from fanfold_sql.outbox import enqueue_records
 
 
 async def preview(store: Store, ids: Sequence[int], missing_topics: Collection[str] = ()) -> list[Decision]:

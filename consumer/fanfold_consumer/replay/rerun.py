@@ -20,7 +20,7 @@ from fanfold_consumer.replay.targets import format_offsets
 from fanfold_schemas import arg_hash, pack_headers
 from fanfold_schemas.limits import RUN_MAX
 from fanfold_sql import OutboxRecord, Store, StoreUnavailable
-from fanfold_sql.dead_letters import enqueue_records
+from fanfold_sql.outbox import enqueue_records
 
 
 async def republish(

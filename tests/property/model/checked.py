@@ -30,6 +30,7 @@ from fanfold_sql import (
     StoreRejected,
     reopen_fan_out,
 )
+from fanfold_sql.outbox import ENQUEUE
 from tests.property.model.ledger import Ledger, Refused
 from tests.property.model.observer import DEAD_LETTERS, Observer, expected
 from tests.sql.oracle import CONFLICT, Oracle, explain
@@ -44,7 +45,6 @@ _COMMIT_RESULT: LiteralString = (
     "select outcome, completed from fanfold.commit_result(%s, %s, %s::int4, %s, %s::int4, %s::bytea, %s::jsonb, %s,"
     " %s::int4, %s::int8, %s, %s::int4, %s, %s::int8, %s::int4, %s)"
 )
-_ENQUEUE: LiteralString = "select fanfold.enqueue(%s::text[], %s::bytea[], %s::bytea[], %s::bytea[], %s::int4[])"
 T = TypeVar("T")
 
 
@@ -203,7 +203,7 @@ class CheckedStore:
                 }
                 columns = [[r.topic for r in records], [r.key for r in records], [r.value for r in records]]
                 rest = [[r.headers for r in records], [0] * len(records)]
-                await connection.execute(_ENQUEUE, [*columns, *rest], binary=True)
+                await connection.execute(ENQUEUE, [*columns, *rest], binary=True)
                 return given
 
         same(runs, self._call(queue()), "reopen_fan_out")
