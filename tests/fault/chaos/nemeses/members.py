@@ -112,7 +112,9 @@ class JoinLeaveStorm:
                     fleet.stop_one(slot)
             counts = since.counts()
             moves = {name: counts[name] for name in ("partition.claimed", "partition.released", "partition.lost")}
-            this.effect(joined and moves["partition.claimed"] > joined, joined=joined, **moves)
+            # Newcomers give theirs back when they leave; the others had to give them up before.
+            given_up = moves["partition.released"] + moves["partition.lost"]
+            this.effect(joined and given_up > joined, joined=joined, **moves)
 
 
 class ClockSkew:
