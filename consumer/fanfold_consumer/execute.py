@@ -184,6 +184,12 @@ class Executor:
             self._waking += 1
             self._add_worker()
 
+    def _arrive(self) -> None:
+        """Said by each worker that was sent for, once it is there."""
+        self._waking -= 1
+        if len(self._queue) > 1 and not self._closing:
+            self._send_for_worker()
+
     def _add_worker(self) -> None:
         worker = asyncio.get_running_loop().create_task(self._work())
         worker.add_done_callback(self._on_ended)
@@ -231,18 +237,13 @@ class Executor:
         this = asyncio.current_task()
         assert this is not None
         breath = BREATH
-        sent_for = True
+        self._arrive()
         while not self._closing:
-            if sent_for:
-                self._waking -= 1
-                sent_for = False
-                if len(self._queue) > 1:
-                    self._send_for_worker()
             if not self._queue:
                 waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                 self._idle.append(waiter)
                 await waiter
-                sent_for = True
+                self._arrive()
                 continue
             work = self._queue.popleft()
             if not work.delivery.partition.may_begin:

@@ -53,8 +53,10 @@ def unpack(data: bytes, *, nodes_max: int = NODES_MAX, string_bytes_max: int = S
 
 def is_harmless(data: bytes) -> bool:
     """Whether no byte of an encoded value could be one that the strict pass has to look at; no: it may be all right."""
+    if len(data) > _QUICK_BYTES_MAX:
+        return False
     suspicious = data.translate(None, _HARMLESS)
-    return len(data) <= _QUICK_BYTES_MAX and len(suspicious) <= DEPTH_MAX and not suspicious.strip(_CONTAINERS)
+    return len(suspicious) <= DEPTH_MAX and not suspicious.strip(_CONTAINERS)
 
 
 def _is_plain(data: bytes, value: Any) -> bool:
