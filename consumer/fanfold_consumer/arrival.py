@@ -32,7 +32,7 @@ async def arrive(config: FleetConfig, store: Store, patience: Patience) -> froze
     await patience.call("start", reach)
     while True:
         try:
-            await asyncio.to_thread(cluster_and_topics, config.quiet_kafka, config.topics, timeout=LOOK_S)
+            await asyncio.to_thread(cluster_and_topics, config.kafka.muted(), config.topics, timeout=LOOK_S)
             break
         except BrokerUnavailable as error:
             log.warning("broker.unavailable", error=str(error))
@@ -46,7 +46,7 @@ async def _dead_letter_topics(config: FleetConfig) -> frozenset[str]:
     for topic in config.topics:
         wanted = {dead_letter_topic(topic): 1}
         try:
-            await asyncio.to_thread(create_topics, config.quiet_kafka, wanted, replication=-1)
+            await asyncio.to_thread(create_topics, config.kafka.muted(), wanted, replication=-1)
             there.add(topic)
         except ProducerError as error:
             log.warning("dead_letter_topic.missing", topic=dead_letter_topic(topic), error=str(error))

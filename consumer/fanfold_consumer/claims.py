@@ -240,7 +240,7 @@ class Claims:
         """The cluster's and the topic's id, without which offsets mean nothing, and how many partitions there are."""
         while True:
             try:
-                cluster_id, found = await asyncio.to_thread(cluster_and_topics, self._config.quiet_kafka, [topic])
+                cluster_id, found = await asyncio.to_thread(cluster_and_topics, self._config.kafka.muted(), [topic])
                 topic_id, count = found[topic]
                 return GroupTopic(self._config.group_id, cluster_id, topic, topic_id), count
             except ProducerError as error:
@@ -268,7 +268,7 @@ class Claims:
     async def _read_logs(self, at: GroupTopic, numbers: Sequence[int]) -> dict[int, LogRange]:
         while True:
             try:
-                return await asyncio.to_thread(read_log_ranges, self._config.quiet_kafka, at.topic, numbers)
+                return await asyncio.to_thread(read_log_ranges, self._config.kafka.muted(), at.topic, numbers)
             except ProducerError as error:
                 log.warning("partition.claim_delayed", topic=at.topic, error=str(error))
                 await asyncio.sleep(RETRY_S)
@@ -347,7 +347,7 @@ class Claims:
         if not topics:
             return
         try:
-            _, found = await asyncio.to_thread(cluster_and_topics, self._config.quiet_kafka, sorted(topics))
+            _, found = await asyncio.to_thread(cluster_and_topics, self._config.kafka.muted(), sorted(topics))
         except ProducerError as error:
             log.warning("topic.unavailable", error=str(error))
             return

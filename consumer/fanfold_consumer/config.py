@@ -163,11 +163,6 @@ class FleetConfig:
         return settings
 
     @property
-    def quiet_kafka(self) -> KafkaConfig:
-        """For questions whose answers and failures we log ourselves, without librdkafka's own lines on stderr."""
-        return self.kafka.muted()
-
-    @property
     def cooperative(self) -> bool:
         """Whether assignments are incremental: KIP-429 cooperative rebalancing, or the KIP-848 protocol."""
         settings = self.consumer_settings()

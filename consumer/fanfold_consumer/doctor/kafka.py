@@ -107,7 +107,7 @@ def _known(settings: Mapping[str, str] | str, name: str) -> str:
 
 def read_kafka(config: FleetConfig, topic: str, timeout_s: float, clock: Callable[[], float]) -> KafkaFacts:
     """Everything; blocks, up to `timeout_s` and a second a question. Raises `ProducerError` if nobody answers."""
-    config = replace(config, kafka=config.quiet_kafka)
+    config = replace(config, kafka=config.kafka.muted())
     asked = _Asked(config.kafka, timeout_s)
     cluster = asked.resolve("describe the cluster", asked.admin.describe_cluster(request_timeout=timeout_s))
     return KafkaFacts(
