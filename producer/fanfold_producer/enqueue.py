@@ -15,8 +15,9 @@ from fanfold_producer.claim_store import ClaimStore
 from fanfold_producer.fan_out import OnDeadline, build_now
 from fanfold_producer.record import Record
 from fanfold_schemas import DEFAULT_TOPIC, pack_headers
+from fanfold_sql import OutboxRecord
 from fanfold_sql.errors import MigrationNeeded, translate
-from fanfold_sql.outbox import ENQUEUE
+from fanfold_sql.outbox import ENQUEUE, enqueue_parameters
 
 _STATEMENT_RECORDS_MAX = 1000
 _STATEMENT_BYTES_MAX = 16 * 1024 * 1024
@@ -166,13 +167,9 @@ def _statements(records: list[Record], delay_ms: int) -> Iterator[list[Any]]:
 
 
 def _parameters(records: list[Record], delay_ms: int) -> list[Any]:
-    return [
-        [record.topic for record in records],
-        [record.key for record in records],
-        [record.value for record in records],
-        [pack_headers(record.headers) for record in records],
-        [delay_ms] * len(records),
-    ]
+    return enqueue_parameters(
+        [OutboxRecord(r.topic, r.key, r.value, pack_headers(r.headers), delay_ms=delay_ms) for r in records]
+    )
 
 
 def _explained(error: psycopg.Error) -> Exception:

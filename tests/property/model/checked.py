@@ -30,7 +30,7 @@ from fanfold_sql import (
     StoreRejected,
     reopen_fan_out,
 )
-from fanfold_sql.outbox import ENQUEUE
+from fanfold_sql.outbox import enqueue_records
 from tests.property.model.ledger import Ledger, Refused
 from tests.property.model.observer import DEAD_LETTERS, Observer, expected
 from tests.sql.oracle import CONFLICT, Oracle, explain
@@ -201,9 +201,7 @@ class CheckedStore:
                     name: await reopen_fan_out(connection, name, [task.task_id for task in tasks])
                     for name, tasks in chosen.items()
                 }
-                columns = [[r.topic for r in records], [r.key for r in records], [r.value for r in records]]
-                rest = [[r.headers for r in records], [0] * len(records)]
-                await connection.execute(ENQUEUE, [*columns, *rest], binary=True)
+                await enqueue_records(connection, records)
                 return given
 
         same(runs, self._call(queue()), "reopen_fan_out")
