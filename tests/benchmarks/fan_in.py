@@ -20,7 +20,7 @@ from tests.benchmarks.contenders.fan_in_client import Job
 from tests.benchmarks.fan_in_clients import Clients, Commits, total_s, waits_s
 from tests.benchmarks.fan_in_lock_watch import LockWatch
 from tests.benchmarks.measure import interleave, median, percentile, ratio
-from tests.benchmarks.report import Figure, Ratio
+from tests.benchmarks.report import Figure, Ratio, telling
 from tests.benchmarks.servers import BenchStack
 
 NAME = "fan_in"
@@ -117,7 +117,9 @@ def run(
         cases[_ONE_BY_ONE] = _Case(fanfold, Job("", 100, 4, batch_max=1), dsn)
         for way, name in savers.items():
             cases[name] = _Case(others[way], Job("", 100, 100), dsn)
-        interleave({name: case.run for name, case in cases.items()}, repetitions, _rounds(say, "ms p99"))
+        interleave(
+            {name: case.run for name, case in cases.items()}, repetitions, telling(say, NAME, repetitions, "ms p99")
+        )
         for name, case in cases.items():
             yield from case.figures(name)
         yield from _ratios(cases)
@@ -156,10 +158,9 @@ def _flatness(
             halves.append(total_s(commits) / half_s - 1)
         return total_s(commits) / 10_000 * 1e6
 
+    rounds = repetitions * _FLATNESS_ROUNDS
     costs = interleave(
-        {_NARROW: lambda: cost_us(100), _WIDE: lambda: cost_us(1)},
-        repetitions * _FLATNESS_ROUNDS,
-        _rounds(say, "µs"),
+        {_NARROW: lambda: cost_us(100), _WIDE: lambda: cost_us(1)}, rounds, telling(say, NAME, rounds, "µs")
     )
     for name, values in costs.items():
         yield Figure(NAME, name, "µs", values)
@@ -180,10 +181,6 @@ def _fan_in(clients: Clients, job: Job) -> tuple[Commits, int]:
 
 def _name(width: int, members: int) -> str:
     return f"{width:,} by {members} member{'s' if members > 1 else ''}"
-
-
-def _rounds(say: Callable[[str], None], unit: str) -> Callable[[str, int, float], None]:
-    return lambda name, number, value: say(f"fan_in: round {number + 1}: {name}: {value:.1f} {unit}")
 
 
 def _has_savers() -> bool:

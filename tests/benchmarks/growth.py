@@ -20,7 +20,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from tests.benchmarks.commits import WARM_UP, committing, fan_outs, in_batches, repeated, write_all
 from tests.benchmarks.growth_tables import BASE, WIDTH, Footprint, fill, thread_id
 from tests.benchmarks.measure import interleave, median, ratio
-from tests.benchmarks.report import Figure, Ratio
+from tests.benchmarks.report import Figure, Ratio, telling
 from tests.benchmarks.servers import BenchStack
 from tests.support.kafka import unique_name
 from tests.support.wait import eventually
@@ -114,7 +114,7 @@ def run(
     costs = interleave(
         {name: case.run for name, case in cases.items()},
         rounds,
-        lambda name, number, cost: say(f"{NAME} {number + 1}/{rounds}: {name}: {cost:.2f} µs/result"),
+        telling(say, NAME, rounds, "µs/result"),
     )
     for name, values in costs.items():
         yield Figure(NAME, name, "µs/result", values)

@@ -31,7 +31,7 @@ from fanfold_schemas import FanOut, Task
 from fanfold_schemas.limits import FAN_OUT_SIZE_MAX
 from fanfold_sql import Finished, Store
 from tests.benchmarks.measure import interleave, percentile, ratio
-from tests.benchmarks.report import Figure, Ratio
+from tests.benchmarks.report import Figure, Ratio, telling
 from tests.benchmarks.servers import BenchStack
 
 NAME = "hot_thread"
@@ -74,7 +74,7 @@ def _beside(
     cold = interleave(
         {name: partial(_play, stack, scene, hot_ms[name]) for name, scene in scenes.items()},
         repetitions,
-        lambda name, number, ms: say(f"{members} members, {name}, round {number + 1}: p99 {ms:.1f} ms"),
+        telling(say, f"{NAME}, {members} members", repetitions, "ms p99"),
     )
     for name, samples in cold.items():
         yield Figure(NAME, f"{members} members, {name}: cold p99", "ms", samples)

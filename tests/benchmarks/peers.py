@@ -19,7 +19,7 @@ from tests.benchmarks.backlog import FAN_OUT_SIZE
 from tests.benchmarks.child import Child
 from tests.benchmarks.measure import interleave, ratio
 from tests.benchmarks.redis_server import redis_program, running_redis
-from tests.benchmarks.report import Figure, Ratio, readable
+from tests.benchmarks.report import Figure, Ratio, readable, telling
 from tests.benchmarks.servers import BenchStack
 from tests.benchmarks.throughput import fleet_throughput
 
@@ -138,7 +138,7 @@ def run(
             yield f"{NAME}: {name}: {best} (tried first, tasks/s: {trials})"
             fan_outs = max(_FAN_OUTS_MIN, round(tried[best] * seconds / FAN_OUT_SIZE))
             contenders[name] = partial(_rate, stack, env, peer, peer.choices[best], fan_outs)
-        samples = interleave(contenders, repetitions, lambda name, _, value: say(f"{NAME}: {name}: {value:,.0f}/s"))
+        samples = interleave(contenders, repetitions, telling(say, NAME, repetitions, "tasks/s"))
     for name, values in samples.items():
         yield Figure(NAME, name, "tasks/s", values)
     for name, peer in peers.items():

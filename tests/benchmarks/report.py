@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks.measure import median, spread
+from tests.benchmarks.measure import Progress, median, spread
 
 _NOT_MEASURED = "n/a"
 
@@ -160,6 +160,11 @@ class Report:
             verdict = "" if ratio.bound is None else "" if ratio.holds else "[bold red]missed[/]"
             table.add_row(ratio.benchmark, ratio.name, f"{ratio.value:.2f}", bound, verdict)
         return table
+
+
+def telling(say: Callable[[str], None], where: str, rounds: int, unit: str) -> Progress:
+    """For `interleave`: says each sample as it comes."""
+    return lambda name, number, value: say(f"{where} {number + 1}/{rounds}: {name}: {readable(value)} {unit}")
 
 
 def readable(value: float) -> str:

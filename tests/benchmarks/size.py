@@ -35,7 +35,7 @@ from tests.benchmarks.commits import (
     write_all,
 )
 from tests.benchmarks.measure import interleave, ratio
-from tests.benchmarks.report import Figure, Ratio
+from tests.benchmarks.report import Figure, Ratio, telling
 from tests.benchmarks.servers import BenchStack
 
 NAME = "size"
@@ -112,7 +112,7 @@ def run(
         rates = interleave(
             {name: case.run for name, case in cases.items()},
             repetitions,
-            lambda name, number, rate: say(f"{NAME} {number + 1}/{repetitions}: {name}: {rate:,.0f} results/s"),
+            telling(say, NAME, repetitions, "results/s"),
         )
     for name, case in cases.items():
         yield Figure(NAME, name, "results/s", rates[name])

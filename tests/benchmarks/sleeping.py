@@ -29,7 +29,7 @@ from tests.benchmarks.contenders.handwritten_sleep import TABLES
 from tests.benchmarks.machine import cpu_seconds
 from tests.benchmarks.measure import interleave, median, percentile, ratio
 from tests.benchmarks.records import TEXT, Mould, Plain
-from tests.benchmarks.report import Figure, Ratio
+from tests.benchmarks.report import Figure, Ratio, telling
 from tests.benchmarks.servers import BenchStack
 from tests.support.wait import eventually
 
@@ -88,10 +88,11 @@ def run(
     for in_flight in _IN_FLIGHT:
         say(f"{NAME}: {in_flight:,} in flight")
         seen = {name: _Seen() for name in _PROGRAMS}
+        rounds = repetitions if in_flight == max(_IN_FLIGHT) else 1
         interleave(
             {name: _measured(stack, name, in_flight, seen[name]) for name in _PROGRAMS},
-            repetitions if in_flight == max(_IN_FLIGHT) else 1,
-            lambda name, number, kib: say(f"{NAME}: {name}, round {number + 1}: {kib:.1f} KiB"),
+            rounds,
+            telling(say, NAME, rounds, "KiB"),
         )
         for name in _PROGRAMS:
             yield from _figures(f"{name}, {in_flight:,} in flight", seen[name])

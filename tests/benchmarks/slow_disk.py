@@ -23,7 +23,7 @@ from fanfold_sql.commit import COMMIT_RESULTS
 from fanfold_sql.errors import translate
 from tests.benchmarks.hot_thread import Member, Results, Waits
 from tests.benchmarks.measure import interleave, ratio
-from tests.benchmarks.report import Figure, Ratio
+from tests.benchmarks.report import Figure, Ratio, telling
 from tests.benchmarks.servers import BenchStack
 
 NAME = "slow_disk"
@@ -80,7 +80,7 @@ def _on_disk(
     found = interleave(
         contenders,
         repetitions,
-        lambda name, number, ms: say(f"{disk}, {name}, round {number + 1}: {ms:.0f} ms"),
+        telling(say, f"{NAME}, {disk}", repetitions, "ms"),
     )
     yield Figure(NAME, f"{disk}: one flush", "ms", flushes_ms)
     for name, samples in found.items():

@@ -19,7 +19,7 @@ from tests.benchmarks.backlog import FAN_OUT_SIZE, build_backlog
 from tests.benchmarks.child import Child
 from tests.benchmarks.measure import interleave, ratio
 from tests.benchmarks.racing import Contender, Run, race
-from tests.benchmarks.report import Figure, Ratio
+from tests.benchmarks.report import Figure, Ratio, telling
 from tests.benchmarks.servers import BenchStack
 
 NAME = "throughput"
@@ -89,7 +89,7 @@ def run(
     else:
         contenders["bare consume, 1 process"] = racer("bare consume, 1 process", _CONSUME, 1, backlog)
         contenders["commits of one row, 1 process"] = partial(raw_insert, stack, processes=1, rows=slow_tasks, batch=1)
-    samples = interleave(contenders, repetitions, lambda name, _, value: say(f"{NAME}: {name}: {value:,.0f}/s"))
+    samples = interleave(contenders, repetitions, telling(say, NAME, repetitions, "a second"))
     for name, values in samples.items():
         yield Figure(NAME, name, "commits/s" if name.startswith("commits") else "tasks/s", values)
     for name, of_contender in runs.items():
