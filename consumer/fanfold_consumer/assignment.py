@@ -25,6 +25,9 @@ class Phase(Enum):
     """Fenced, rewound or revoked: what is still in flight is dropped."""
 
 
+_BEGINNING = (Phase.RUNNING, Phase.STOPPED)
+
+
 @dataclass(slots=True, eq=False)
 class Partition:
     """One claim of one partition. A new claim makes a new one, so work in flight can tell that it is of an old one."""
@@ -54,7 +57,7 @@ class Partition:
     @property
     def may_begin(self) -> bool:
         """Whether handlers of this claim may still be started."""
-        return self.phase in (Phase.RUNNING, Phase.STOPPED)
+        return self.phase in _BEGINNING
 
     def progress(self, finishing: Set[int]) -> PartitionCommit | None:
         """What a commit says of this partition that finishes these offsets; None before the first delivery."""

@@ -1,6 +1,8 @@
 """The records that move through the fleet: a task on its way to a handler, and one that needs nothing but a commit.
 
-They are msgspec structs because each task makes one of each: a frozen dataclass takes six times as long to make.
+They are msgspec structs because each task makes one of each: a frozen dataclass takes six times as long to make. The
+garbage collector need not look at them (`gc=False`, as for what is on the wire): nothing they hold leads back to them,
+and thousands in flight were a seventh of a member's processor time.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ def header_list(message: Message) -> HeaderList:
     return readable_headers(message) or []
 
 
-class Delivery(msgspec.Struct, frozen=True, eq=False):
+class Delivery(msgspec.Struct, frozen=True, eq=False, gc=False):
     """A record as it came, under the claim it came under."""
 
     partition: Partition
@@ -49,7 +51,7 @@ class Delivery(msgspec.Struct, frozen=True, eq=False):
     size: int
 
 
-class Work(msgspec.Struct, frozen=True, eq=False):
+class Work(msgspec.Struct, frozen=True, eq=False, gc=False):
     """A decoded task that its handler must run."""
 
     delivery: Delivery
@@ -57,7 +59,7 @@ class Work(msgspec.Struct, frozen=True, eq=False):
     arg_hash: int
 
 
-class Completion(msgspec.Struct, frozen=True, eq=False):
+class Completion(msgspec.Struct, frozen=True, eq=False, gc=False):
     """A delivery that is finished: with a result, a dead letter, both, or neither (known already, refused).
 
     `dropped`: it is not finished at all. Its partition goes to another member, who runs it.

@@ -32,7 +32,7 @@ class Send(msgspec.Struct, frozen=True):
     task_id: str | None = None
 
 
-class FanOut(msgspec.Struct, frozen=True):
+class FanOut(msgspec.Struct, frozen=True, gc=False):
     """What all tasks of one fan-out agree on; a task that disagrees with its siblings is refused.
 
     Attributes:
@@ -53,7 +53,7 @@ class FanOut(msgspec.Struct, frozen=True):
     on_deadline: Literal["fold"] | None = None
 
 
-class Task(msgspec.Struct, frozen=True):
+class Task(msgspec.Struct, frozen=True, gc=False):
     """One record of the topic.
 
     Attributes:

@@ -47,7 +47,7 @@ class PartitionCommit:
     islands: Islands
 
 
-class Finished(msgspec.Struct, frozen=True):
+class Finished(msgspec.Struct, frozen=True, gc=False):
     """One task's result. `payload` is None exactly when it failed. `topic`: where its fan-out's fold is published."""
 
     task: Task
