@@ -43,6 +43,7 @@ _PARTS = {
         ("peers", True),
         ("fan_in", True),
         ("latency", True),
+        ("settings", False),
         ("batches", False),
         ("sleeping", False),
         ("size", False),

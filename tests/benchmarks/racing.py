@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -49,6 +49,7 @@ class Contender:
         schema: what its database needs besides our tables.
         stored: a query for the number of results that are stored; None: it stores nothing.
         is_fleet: its progress is in `fanfold.partition_progress`; else it says `{"done": n}`.
+        env: what its environment has besides that of all contenders.
     """
 
     program: str
@@ -56,6 +57,7 @@ class Contender:
     schema: str | None = None
     stored: str | None = None
     is_fleet: bool = False
+    env: Mapping[str, str] = field(default_factory=dict)
 
 
 def race(
@@ -94,11 +96,10 @@ def _started(
     stack: BenchStack, contender: Contender, database: str, topic: str, processes: int
 ) -> Iterator[list[Child]]:
     arguments = (*contender.arguments, "--topic", topic, "--group", unique_name("bench"))
+    env = {**stack.env(database), **contender.env}
     with tempfile.TemporaryDirectory(prefix="fanfold-bench-") as folder, ExitStack() as running:
         yield [
-            running.enter_context(
-                Child(contender.program, *arguments, env=stack.env(database), log=Path(folder, f"{number}.log"))
-            )
+            running.enter_context(Child(contender.program, *arguments, env=env, log=Path(folder, f"{number}.log")))
             for number in range(processes)
         ]
 

@@ -32,7 +32,7 @@ _HANDWRITTEN_TABLE = (
     " primary key (thread_id, task_id))"
 )
 _HANDWRITTEN_STORED = "select count(*) from handwritten"
-_FLEET = Contender(
+FLEET = Contender(
     "fleet_member",
     # Of a fan-out that is not complete nothing is counted, so the sum also says that all are.
     stored="select count(*) from fanfold.result join fanfold.fan_out using (fan_out_id)"
@@ -76,7 +76,7 @@ def run(
     for processes in (2,) if quick else (1, 2):
         plural = "process" if processes == 1 else "processes"
         for label, contender, records in (
-            ("fleet", _FLEET, backlog),
+            ("fleet", FLEET, backlog),
             ("hand-written", _HANDWRITTEN, backlog),
             ("one commit a message", _PER_MESSAGE, backlog[:slow_tasks]),
         ):
@@ -128,7 +128,7 @@ def _ratios(samples: dict[str, list[float]], quick: bool) -> Iterator[Ratio]:
 
 def fleet_throughput(stack: BenchStack, *, processes: int, tasks: int) -> float:
     """Tasks per second of one run of the fleet, for parts that compare something else with it."""
-    return race(stack, _FLEET, build_backlog(WARM_UP), build_backlog(tasks), processes).tasks_per_s
+    return race(stack, FLEET, build_backlog(WARM_UP), build_backlog(tasks), processes).tasks_per_s
 
 
 def raw_insert(stack: BenchStack, *, processes: int, rows: int, batch: int = _RAW_BATCH) -> float:
