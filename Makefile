@@ -31,8 +31,9 @@ prove: .venv/dev.stamp ## break the wire and the commit in every way we know
 chaos: .venv/dev.stamp ## try to break every guarantee on this machine: SEED=n SECONDS=s
 	$(BIN)/python -m tests.fault.chaos --seed $(SEED) --seconds $(SECONDS) $(ARGS)
 
+# Of a whole run, and only of that, the pictures that docs/performance.md shows.
 bench: .venv-bench/bench.stamp ## measure beside baselines and limits: QUICK=1 for five minutes
-	.venv-bench/bin/python -m tests.benchmarks $(if $(QUICK),--quick) $(ARGS)
+	.venv-bench/bin/python -m tests.benchmarks $(if $(QUICK),--quick $(ARGS),$(or $(ARGS),--plots docs/plots))
 
 lint: .venv/dev.stamp ## check style, types, SQL and the direction of imports
 	$(BIN)/ruff check

@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks`: measure everything on this machine, each figure beside its baseline and its limit.
+"""What `make bench` and `fanfold bench` run: measure on this machine, each figure beside its baseline and its limit.
 
 Exits with 0 when everything ran, whatever the ratios are; with 1 when a part broke off; with 2 when no server could be
 started.
@@ -6,100 +6,81 @@ started.
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 
+import click
 from rich.console import Console
 
+from fanfold_consumer.cli.bench import PARTS, QUICK_PARTS, arguments
 from fanfold_consumer.devstack import DevStackError
 from tests.benchmarks.machine import facts
 from tests.benchmarks.report import Figure, Ratio, Report
 from tests.benchmarks.servers import bench_stack
 
 _REPETITIONS, _REPETITIONS_QUICK = 5, 3
-_UNAVAILABLE = 2
+_BROKEN, _UNAVAILABLE = 1, 2
 _WIDTH = 160
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """A module with `run`; imported when its turn comes, because it may need what is not installed."""
-
-    module: str
-    in_quick: bool
-
-
-_PARTS = {
-    name: _Part(f"tests.benchmarks.{name}", in_quick)
-    for name, in_quick in (
-        ("throughput", True),
-        ("stages", True),
-        ("peers", True),
-        ("fan_in", True),
-        ("latency", True),
-        ("settings", False),
-        ("batches", False),
-        ("sleeping", False),
-        ("size", False),
-        ("growth", False),
-        ("hot_thread", False),
-        ("slow_disk", False),
-    )
-}
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="the ratios of the last line, in under five minutes")
-    parser.add_argument(
-        "--only", action="append", choices=list(_PARTS), metavar="NAME", help="repeatable: " + ", ".join(_PARTS)
-    )
-    parser.add_argument("--repetitions", type=int, help=f"default: {_REPETITIONS}, quick: {_REPETITIONS_QUICK}")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there")
-    parser.add_argument("--plots", type=Path, metavar="DIR", help="draw it as SVG there; needs matplotlib")
-    options = parser.parse_args(arguments)
-    if options.repetitions is not None and options.repetitions < 1:
-        parser.error("--repetitions: at least 1")
-    # A file or a pipe is no terminal to fit into, and a name that is broken over lines cannot be searched for.
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
-    repetitions = options.repetitions or (_REPETITIONS_QUICK if options.quick else _REPETITIONS)
-    names = options.only or [name for name, part in _PARTS.items() if part.in_quick or not options.quick]
+@click.command()
+@arguments
+def main(
+    parts: Sequence[str], quick: bool, repetitions: int | None, json_file: Path | None, plots: Path | None
+) -> None:
+    repetitions = repetitions or (_REPETITIONS_QUICK if quick else _REPETITIONS)
+    modules, notes = _imported(dict.fromkeys(parts) or (QUICK_PARTS if quick else PARTS))
     try:
-        report, broken = _measure(names, options.quick, repetitions)
+        report, broken = _measure(modules, notes, quick, repetitions)
     except DevStackError as error:
-        print(f"bench: {error}")
-        return _UNAVAILABLE
-    report.print(console)
-    if options.json is not None:
-        report.save(options.json)
-    if options.plots is not None:
-        _plot(report, options.plots)
-    print(report.last_line, flush=True)
-    return int(bool(broken))
+        click.echo(f"bench: {error}")
+        sys.exit(_UNAVAILABLE)
+    # A file or a pipe is no terminal to fit into, and a name that is broken over lines cannot be searched for.
+    report.print(Console(width=None if sys.stdout.isatty() else _WIDTH))
+    if json_file is not None:
+        report.save(json_file)
+    if plots is not None:
+        _plot(report, plots)
+    click.echo(last_line(report, list(modules.values())))
+    sys.exit(_BROKEN if broken else 0)
 
 
-def _measure(names: Iterable[str], quick: bool, repetitions: int) -> tuple[Report, list[str]]:
+def last_line(report: Report, modules: Sequence[ModuleType]) -> str:
+    """For programs. A part that runs alone may have a line of its own: a function of this name, beside its `run`."""
+    own = getattr(modules[0], "last_line", None) if len(modules) == 1 else None
+    return str(own(report)) if own else report.last_line
+
+
+def _imported(names: Iterable[str]) -> tuple[dict[str, ModuleType], list[str]]:
+    """The parts by name, and notes on those that need what is not installed."""
+    modules: dict[str, ModuleType] = {}
+    notes: list[str] = []
+    for name in names:
+        try:
+            modules[name] = importlib.import_module(f"tests.benchmarks.{name}")
+        except ModuleNotFoundError as error:
+            notes.append(f"{name} was skipped: {error.name} is not installed; `make bench` installs it")
+    return modules, notes
+
+
+def _measure(
+    modules: Mapping[str, ModuleType], notes: Sequence[str], quick: bool, repetitions: int
+) -> tuple[Report, list[str]]:
     """The report, and which parts broke off."""
-    found: list[Figure | Ratio | str] = []
+    found: list[Figure | Ratio | str] = [*notes]
     broken: list[str] = []
     say = _speaker()
     say("starting a broker and PostgreSQL")
     with bench_stack() as stack:
         version = stack.execute(stack.database_url, "select version()")[0][0]
         machine = facts(broker=stack.broker, postgres=version, flush_in=stack.postgres.data_dir)
-        for name in names:
+        for name, part in modules.items():
             say(f"{name} …")
-            try:
-                part = importlib.import_module(_PARTS[name].module)
-            except ModuleNotFoundError as error:
-                found.append(f"{name} was skipped: {error.name} is not installed")
-                continue
             found.extend(_results(part.run(stack, quick=quick, repetitions=repetitions, say=say), name, broken))
     return Report.of(machine, found), broken
 
@@ -117,17 +98,19 @@ def _results(part: Iterator[Figure | Ratio | str], name: str, broken: list[str])
 def _plot(report: Report, folder: Path) -> None:
     try:
         from tests.benchmarks.plots import draw
+
+        drawn = draw(report, folder)
     except ModuleNotFoundError as error:
-        print(f"bench: no plots: {error.name} is not installed; `make bench` installs it")
+        click.echo(f"bench: no plots: {error.name} is not installed; `make bench` installs it")
         return
-    for path in draw(report, folder):
-        print(f"bench: {path}")
+    for path in drawn:
+        click.echo(f"bench: {path}")
 
 
 def _speaker() -> Callable[[str], None]:
     began = time.monotonic()
-    return lambda text: print(f"{time.monotonic() - began:7.1f} s  {text}", file=sys.stderr, flush=True)
+    return lambda text: click.echo(f"{time.monotonic() - began:7.1f} s  {text}", err=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main.main(prog_name="fanfold bench")

@@ -28,11 +28,12 @@ def text_arg() -> str:
     return base64.b64encode(os.urandom(ARG_BYTES))[: ARG_BYTES - _TEXT_HEAD_BYTES].decode()
 
 
-def build_backlog(tasks: int) -> list[Record]:
+def build_backlog(tasks: int, fold: str | None = None) -> list[Record]:
     """Encoded records of fan-outs of 100, each of a thread of its own, as `Publisher.fan_out` writes them.
 
     Args:
         tasks: a multiple of 100.
+        fold: what each fan-out is joined with; None: nothing, it is only counted down.
     """
     # The topic is not in a record's bytes; each contender has one of its own.
     return [
@@ -43,6 +44,7 @@ def build_backlog(tasks: int) -> list[Record]:
             [Send(NODE, text_arg()) for _ in range(FAN_OUT_SIZE)],
             topic="any",
             fan_out_id=new_fan_out_id(),
+            fold=fold,
         ).records
     ]
 

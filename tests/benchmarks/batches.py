@@ -3,7 +3,6 @@ connection and two, against the same rows inserted raw; and what a fan-out costs
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -11,6 +10,7 @@ import psycopg
 
 from fanfold_sql import Finished
 from tests.benchmarks.commits import (
+    PAYLOADS,
     WARM_UP,
     Opener,
     committing,
@@ -27,12 +27,11 @@ from tests.benchmarks.servers import BenchStack
 
 NAME = "batches"
 
-_SIZES = (1, 10, 100, 500, 1_000, 2_000, 5_000)
+_SIZES, _SIZES_QUICK = (1, 10, 100, 500, 1_000, 2_000, 5_000), (1, 100, 500, 2_000)
 _CONNECTIONS = (1, 2)
 _WIDTH = 100
 _NARROW = (1, 10)
 _NARROW_BATCH = 500
-_PAYLOADS = [os.urandom(200) for _ in range(97)]
 # So many results a sample and connection, but no more commits than that: small ones are slow, and alike.
 _RESULTS, _COMMITS_MIN, _COMMITS_MAX = 10_000, 4, 150
 
@@ -58,21 +57,19 @@ class _Case:
 
     def _lot(self, commits: int) -> list[list[Finished]]:
         results = (commits + WARM_UP) * self.size
-        return in_batches(fan_outs(repeated(_PAYLOADS, results), self.width), self.size)
+        return in_batches(fan_outs(repeated(PAYLOADS, results), self.width), self.size)
 
 
 def run(
     stack: BenchStack, *, quick: bool, repetitions: int, say: Callable[[str], None]
 ) -> Iterator[Figure | Ratio | str]:
-    if quick:
-        yield f"{NAME}: skipped in a quick run"
-        return
+    sizes = _SIZES_QUICK if quick else _SIZES
     dsn = stack.fresh_database()
     with psycopg.connect(dsn, autocommit=True) as connection:
         make_raw_table(connection)
     cases: dict[str, _Case] = {}
     for connections in _CONNECTIONS:
-        for size in _SIZES:
+        for size in sizes:
             cases[_named("commit", size, connections)] = _Case(dsn, committing, size, connections, _WIDTH)
             cases[_named("raw insert", size, connections)] = _Case(dsn, inserting, size, connections, _WIDTH)
     for width in _NARROW:
@@ -86,7 +83,7 @@ def run(
         yield Figure(NAME, name, "results/s", rates[name])
         yield Figure(NAME, f"{name}, each commit", "ms", case.ms)
     for connections in _CONNECTIONS:
-        for size in _SIZES:
+        for size in sizes:
             of_raw = ratio(rates[_named("commit", size, connections)], rates[_named("raw insert", size, connections)])
             yield Ratio(NAME, f"commit ÷ raw insert, {_parameters(size, connections)}", of_raw, None, at_most=False)
     for width in _NARROW:

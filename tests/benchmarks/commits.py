@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -19,6 +20,9 @@ from fanfold_sql import CommitBatch, Finished, PartitionCommit, Store, open_pool
 from fanfold_sql.arrays import Byteas, Int4s, Int8s, Texts
 
 Batches: TypeAlias = Sequence[Sequence[Finished]]
+
+PAYLOADS = [os.urandom(200) for _ in range(97)]
+"""What results of 200 bytes are made of."""
 
 WARM_UP = 3
 """The first commits of a connection, which plan; not counted."""

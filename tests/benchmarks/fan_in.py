@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
 from itertools import product
 
 from fanfold_consumer.config import FleetConfig
@@ -19,6 +18,7 @@ from fanfold_consumer.devstack import temporary_folder
 from tests.benchmarks.contenders.fan_in_client import Job
 from tests.benchmarks.fan_in_clients import Clients, Commits, total_s, waits_s
 from tests.benchmarks.fan_in_lock_watch import LockWatch
+from tests.benchmarks.machine import is_installed
 from tests.benchmarks.measure import interleave, median, percentile, ratio
 from tests.benchmarks.report import Figure, Ratio, telling
 from tests.benchmarks.servers import BenchStack
@@ -95,7 +95,7 @@ def run(
     folder = temporary_folder("bench-fan-in")
     batch_max = FleetConfig("fan-in", (), stack.kafka).batch_results_max
     savers = {"aput_writes": _APUT_WRITES, "lock": _LOCK} | ({} if quick else {"stock": _STOCK})
-    if not _has_savers():
+    if not is_installed("langgraph.checkpoint.postgres"):
         savers = {}
         yield f"{NAME}: LangGraph's savers were skipped: langgraph-checkpoint-postgres is not installed"
     say("fan_in: connecting and warming up")
@@ -181,10 +181,3 @@ def _fan_in(clients: Clients, job: Job) -> tuple[Commits, int]:
 
 def _name(width: int, members: int) -> str:
     return f"{width:,} by {members} member{'s' if members > 1 else ''}"
-
-
-def _has_savers() -> bool:
-    try:
-        return find_spec("langgraph.checkpoint.postgres") is not None
-    except ModuleNotFoundError:
-        return False

@@ -6,7 +6,6 @@ worst that a large table can do. Small tables are copied for each sample, or the
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -17,7 +16,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from tests.benchmarks.commits import WARM_UP, committing, fan_outs, in_batches, repeated, write_all
+from tests.benchmarks.commits import PAYLOADS, WARM_UP, committing, fan_outs, in_batches, repeated, write_all
 from tests.benchmarks.growth_tables import BASE, WIDTH, Footprint, fill, thread_id
 from tests.benchmarks.measure import interleave, median, ratio
 from tests.benchmarks.report import Figure, Ratio, telling
@@ -27,14 +26,13 @@ from tests.support.wait import eventually
 
 NAME = "growth"
 
-_SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
+_SIZES, _SIZES_QUICK = (10_000, 100_000, 1_000_000, 10_000_000), (10_000, 100_000)
 _THREADS = 100_000
 _COPIED_MAX = 100_000
 # Results in a batch, and commits in a sample: few, because they make a small table two or three times as large.
 _COMMITS = {500: 20, 2_000: 7}
 # A fan-out is spread over so many commits, as those of a topic with several partitions are.
 _SPREAD = 4
-_PAYLOADS = [os.urandom(200) for _ in range(97)]
 _BOUND = 1.3
 # A sample takes a fraction of a second, in which a machine may be busy with something else.
 _SAMPLES_A_REPETITION = 2
@@ -67,7 +65,7 @@ class _Case:
 
     def _measure(self, dsn: str) -> float:
         threads = (thread_id(random.randrange(_THREADS)) for _ in range(self.results // WIDTH))
-        made = fan_outs(repeated(_PAYLOADS, self.results), WIDTH, threads=threads, base=BASE)
+        made = fan_outs(repeated(PAYLOADS, self.results), WIDTH, threads=threads, base=BASE)
         batches = in_batches(made, self.batch, spread=_SPREAD)
         with closing(psycopg.connect(dsn, autocommit=True)) as connection:
             connection.execute("checkpoint")
@@ -98,10 +96,8 @@ class _Case:
 def run(
     stack: BenchStack, *, quick: bool, repetitions: int, say: Callable[[str], None]
 ) -> Iterator[Figure | Ratio | str]:
-    if quick:
-        yield f"{NAME}: skipped in a quick run"
-        return
-    tables = {rows: stack.fresh_database() for rows in _SIZES}
+    sizes = _SIZES_QUICK if quick else _SIZES
+    tables = {rows: stack.fresh_database() for rows in sizes}
     for rows, dsn in tables.items():
         say(f"{NAME}: filling a table of {rows:,} results")
         fill(dsn, rows, _THREADS, lambda text: say(f"{NAME}: {text}"))
@@ -120,7 +116,7 @@ def run(
         yield Figure(NAME, name, "µs/result", values)
     for case in cases.values():
         yield case.wal()
-    smallest, largest = _SIZES[0], _SIZES[-1]
+    smallest, largest = sizes[0], sizes[-1]
     for case in cases.values():
         if case.rows in (smallest, largest):
             yield from case.details()

@@ -96,11 +96,8 @@ class Scene:
 
 def _play(stack: BenchStack, scene: Scene, hot_ms: list[float]) -> float:
     """p99 of the cold results in ms; that of the hot ones goes to `hot_ms`."""
-    dsn = stack.fresh_database()
-    try:
+    with stack.database() as dsn:
         waits = asyncio.run(_waits(dsn, scene))
-    finally:
-        stack.drop_database(dsn)
     if scene.hot:
         hot_ms.append(1000 * percentile(waits.hot_s, 99))
     return 1000 * percentile(waits.cold_s, 99)

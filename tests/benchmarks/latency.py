@@ -280,8 +280,7 @@ def _contenders(stack: BenchStack, processes: int) -> Iterator[dict[str, _Conten
 
 
 def _start(stack: BenchStack, cleaning: ExitStack, kind: _Kind, processes: int) -> _Contender:
-    topic, dsn = stack.fresh_topic(_PARTITIONS), stack.fresh_database()
-    cleaning.callback(stack.drop_database, dsn)
+    topic, dsn = stack.fresh_topic(_PARTITIONS), cleaning.enter_context(stack.database())
     database = cleaning.enter_context(psycopg.connect(dsn, autocommit=True))
     database.execute(TABLES)
     folder, env = temporary_folder("latency"), stack.env(dsn)

@@ -1,4 +1,4 @@
-"""What the figures were measured on, and whom the processor's time went to."""
+"""What the figures were measured on, what is installed there, and whom the processor's time went to."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterable
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 _BLOCK_BYTES = 8192
@@ -36,6 +37,14 @@ def facts(*, broker: str, postgres: str, flush_in: Path | None = None) -> dict[s
         "libraries": ", ".join(f"{name} {metadata.version(name)}" for name in _LIBRARIES),
         "load": f"{os.getloadavg()[0]:.1f} (average of the minute before)",
     }
+
+
+def is_installed(module: str) -> bool:
+    """Without importing it."""
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # a package that it would be in
+        return False
 
 
 def flush_us(folder: Path) -> float:

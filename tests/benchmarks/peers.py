@@ -12,20 +12,20 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 
 from tests.benchmarks.backlog import FAN_OUT_SIZE
 from tests.benchmarks.child import Child
+from tests.benchmarks.machine import is_installed
 from tests.benchmarks.measure import interleave, ratio
 from tests.benchmarks.redis_server import redis_program, running_redis
 from tests.benchmarks.report import Figure, Ratio, readable, telling
 from tests.benchmarks.servers import BenchStack
-from tests.benchmarks.throughput import fleet_throughput
+from tests.benchmarks.throughput import joining_throughput
 
 NAME = "peers"
 
-_FLEET = "fleet, 2 processes"
+_FLEET = "fleet, joining, 2 processes"
 _ENV_REDIS_URL = "BENCH_REDIS_URL"
 # About as long as a run takes on two cores; of the fleet in tasks, of the others by what they did when they were tried.
 _FLEET_TASKS, _SECONDS = 200_000, 4.0
@@ -121,9 +121,8 @@ def run(
     peers = {name: peer for name, peer in wanted.items() if not missing[name]}
     if not peers:
         return
-    yield f"{NAME}: the fleet's fan-outs are joined by its countdown, without a fold; the others hand over a list"
     tasks, seconds = (_FLEET_TASKS_QUICK, _SECONDS_QUICK) if quick else (_FLEET_TASKS, _SECONDS)
-    contenders: dict[str, Callable[[], float]] = {_FLEET: partial(fleet_throughput, stack, processes=2, tasks=tasks)}
+    contenders: dict[str, Callable[[], float]] = {_FLEET: partial(joining_throughput, stack, processes=2, tasks=tasks)}
     with ExitStack() as running:
         env: dict[str, str] = {}
         if any(peer.needs_redis for peer in peers.values()):
@@ -147,11 +146,7 @@ def run(
 
 def missing_for(peer: Peer) -> str | None:
     """What this machine lacks for it, and how to get that."""
-    try:
-        found = find_spec(peer.package) is not None
-    except ModuleNotFoundError:
-        found = False
-    if not found:
+    if not is_installed(peer.package):
         return f"{peer.package} is not installed; requirements/bench.txt has it"
     if peer.needs_redis and redis_program() is None:
         return "there is no redis-server on the PATH; on Debian and Ubuntu: apt-get install redis-server"
@@ -160,24 +155,24 @@ def missing_for(peer: Peer) -> str | None:
 
 def _rate(stack: BenchStack, env: Mapping[str, str], peer: Peer, choice: Choice, fan_outs: int) -> float:
     """Tasks per second of one run, by processes started for it that have warmed up, in a database of its own."""
-    database = stack.fresh_database()
-    try:
-        with tempfile.TemporaryDirectory(prefix="fanfold-bench-") as folder, ExitStack() as running:
-            children: list[Child] = []
-            for number in range(peer.processes):
-                log = Path(folder, f"{number}.log")
-                child = running.enter_context(Child(peer.program, *choice, env={**stack.env(database), **env}, log=log))
-                # Before the next one begins: each sets up the database, and two at once would collide.
-                child.wait_for(lambda line: "ready" in line, _READY_S, what="its warm-up done")
-                children.append(child)
-            share = -(-fan_outs // len(children))
-            for child in children:
-                child.say({"fan_outs": share})
-            took = [
-                child.wait_for(lambda line: "seconds" in line, _RUN_S, what=f"{share} fan-outs joined")
-                for child in children
-            ]
-            # They began at the same moment, so the slowest one's time is that of all.
-            return share * len(children) * FAN_OUT_SIZE / max(float(line["seconds"]) for line in took)
-    finally:
-        stack.drop_database(database)
+    with (
+        stack.database() as database,
+        tempfile.TemporaryDirectory(prefix="fanfold-bench-") as folder,
+        ExitStack() as running,
+    ):
+        children: list[Child] = []
+        for number in range(peer.processes):
+            log = Path(folder, f"{number}.log")
+            child = running.enter_context(Child(peer.program, *choice, env={**stack.env(database), **env}, log=log))
+            # Before the next one begins: each sets up the database, and two at once would collide.
+            child.wait_for(lambda line: "ready" in line, _READY_S, what="its warm-up done")
+            children.append(child)
+        share = -(-fan_outs // len(children))
+        for child in children:
+            child.say({"fan_outs": share})
+        took = [
+            child.wait_for(lambda line: "seconds" in line, _RUN_S, what=f"{share} fan-outs joined")
+            for child in children
+        ]
+        # They began at the same moment, so the slowest one's time is that of all.
+        return share * len(children) * FAN_OUT_SIZE / max(float(line["seconds"]) for line in took)

@@ -48,7 +48,7 @@ class Contender:
     Attributes:
         schema: what its database needs besides our tables.
         stored: a query for the number of results that are stored; None: it stores nothing.
-        is_fleet: its progress is in `fanfold.partition_progress`; else it says `{"done": n}`.
+        done: for the fleet, a query for the number of tasks that are done; the others say `{"done": n}`.
         env: what its environment has besides that of all contenders.
     """
 
@@ -56,7 +56,7 @@ class Contender:
     arguments: tuple[str, ...] = ()
     schema: str | None = None
     stored: str | None = None
-    is_fleet: bool = False
+    done: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -108,12 +108,12 @@ class _Progress:
     """How far a contender is: what its processes say, or what the fleet's tables say."""
 
     def __init__(self, contender: Contender, connection: psycopg.Connection, children: Sequence[Child]) -> None:
-        self._is_fleet = contender.is_fleet
+        self._done = contender.done
         self._connection = connection
         self._children = children
 
     def all_joined(self) -> bool:
-        if self._is_fleet:
+        if self._done is not None:
             members = self._ask("select count(distinct owner) from fanfold.partition_progress")
             claimed = self._ask("select count(owner) from fanfold.partition_progress")
             return members == len(self._children) and claimed == PARTITIONS
@@ -121,15 +121,15 @@ class _Progress:
         return sum(shares) == PARTITIONS and all(shares)
 
     def done(self) -> int:
-        if self._is_fleet:
-            return self._ask("select coalesce(sum(next_offset), 0)::int8 from fanfold.partition_progress")
+        if self._done is not None:
+            return self._ask(self._done)
         return sum(_last(child, "done") for child in self._children)
 
     def done_at(self, total: int) -> float | None:
         """When so many were durable (`time.perf_counter`); None: not yet."""
         if self.done() < total:
             return None
-        if self._is_fleet:
+        if self._done is not None:
             return time.perf_counter()
         # The line that said so last arrived then, however long ago we looked.
         return max(float(line["at"]) for child in self._children for line in child.lines[-1:])

@@ -76,6 +76,15 @@ class BenchStack:
         )
         return self._server.dsn_for(name)
 
+    @contextmanager
+    def database(self) -> Iterator[str]:
+        """The DSN of a new migrated database, for as long as the block runs."""
+        dsn = self.fresh_database()
+        try:
+            yield dsn
+        finally:
+            self.drop_database(dsn)
+
     def drop_database(self, dsn: str) -> None:
         name = psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]
         statement = sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(str(name)))

@@ -12,7 +12,6 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from statistics import median
 from typing import Any, LiteralString
 
 import psycopg
@@ -22,7 +21,7 @@ from fanfold_sql import Store
 from fanfold_sql.commit import COMMIT_RESULTS
 from fanfold_sql.errors import translate
 from tests.benchmarks.hot_thread import Member, Results, Waits
-from tests.benchmarks.measure import interleave, ratio
+from tests.benchmarks.measure import interleave, median, ratio
 from tests.benchmarks.report import Figure, Ratio, telling
 from tests.benchmarks.servers import BenchStack
 
@@ -92,16 +91,13 @@ def _on_disk(
 
 def _play(stack: BenchStack, flush_ms: int, flushes_ms: list[float], kind: type[Store], results_max: int) -> float:
     """How long it takes until the last of the results is acknowledged, in ms."""
-    dsn = stack.fresh_database()
-    try:
+    with stack.database() as dsn:
         name = sql.Identifier(str(psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]))
         for setting, value in (("commit_delay", flush_ms * 1000), ("commit_siblings", 0)):
             statement = sql.SQL("alter database {} set {} = {}").format(name, sql.SQL(setting), sql.Literal(value))
             stack.execute(dsn, statement)
         flushes_ms.append(_flush_ms(dsn))
         return 1000 * asyncio.run(_seconds(dsn, kind, results_max))
-    finally:
-        stack.drop_database(dsn)
 
 
 def _flush_ms(dsn: str) -> float:

@@ -37,7 +37,13 @@ FLEET = Contender(
     # Of a fan-out that is not complete nothing is counted, so the sum also says that all are.
     stored="select count(*) from fanfold.result join fanfold.fan_out using (fan_out_id)"
     " where index >= 0 and status = 'done' and completed_at is not null",
-    is_fleet=True,
+    done="select coalesce(sum(next_offset), 0)::int8 from fanfold.partition_progress",
+)
+_JOINING_FLEET = Contender(
+    "fleet_member",
+    stored="select count(*) from fanfold.result r join fanfold.result fold using (fan_out_id)"
+    " where r.index >= 0 and r.status = 'done' and fold.index < 0 and fold.status = 'done'",
+    done="select coalesce(sum(size), 0) from fanfold.fan_out where folded_at is not null",
 )
 _HANDWRITTEN = Contender("handwritten", ("--batch", "2000"), _HANDWRITTEN_TABLE, _HANDWRITTEN_STORED)
 _PER_MESSAGE = Contender("per_message", (), _HANDWRITTEN_TABLE, _HANDWRITTEN_STORED)
@@ -126,15 +132,15 @@ def _ratios(samples: dict[str, list[float]], quick: bool) -> Iterator[Ratio]:
             yield Ratio(NAME, name, ratio(of, samples[to]), None, at_most=False)
 
 
-def fleet_throughput(stack: BenchStack, *, processes: int, tasks: int) -> float:
-    """Tasks per second of one run of the fleet, for parts that compare something else with it."""
-    return race(stack, FLEET, build_backlog(WARM_UP), build_backlog(tasks), processes).tasks_per_s
+def joining_throughput(stack: BenchStack, *, processes: int, tasks: int) -> float:
+    """Tasks per second of one run of a fleet that hands over a list of each fan-out's results, as `peers` do."""
+    warm_up, backlog = build_backlog(WARM_UP, "collect"), build_backlog(tasks, "collect")
+    return race(stack, _JOINING_FLEET, warm_up, backlog, processes).tasks_per_s
 
 
 def raw_insert(stack: BenchStack, *, processes: int, rows: int, batch: int = _RAW_BATCH) -> float:
     """Rows per second that as many connections insert into a table like `fanfold.result`."""
-    database = stack.fresh_database()
-    try:
+    with stack.database() as database:
         stack.execute(database, _RAW_TABLE)
         share = rows // processes // FAN_OUT_SIZE * FAN_OUT_SIZE
         with tempfile.TemporaryDirectory(prefix="fanfold-bench-") as folder, ExitStack() as running:
@@ -152,5 +158,3 @@ def raw_insert(stack: BenchStack, *, processes: int, rows: int, batch: int = _RA
                 child.say({"go": True})
             ends = [child.wait_for(lambda line: "done" in line, _RAW_S, what="its rows inserted") for child in children]
             return share * processes / (max(float(end["at"]) for end in ends) - began)
-    finally:
-        stack.drop_database(database)

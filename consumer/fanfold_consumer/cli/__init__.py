@@ -15,6 +15,7 @@ from fanfold_sql import StoreError
 
 _COMMANDS = {
     "audit": "fanfold_consumer.cli.audit:audit",
+    "bench": "fanfold_consumer.cli.bench:bench",
     "cancel": "fanfold_consumer.cli.cancel:cancel",
     "consume": "fanfold_consumer.cli.consume:consume",
     "dead-letters": "fanfold_consumer.cli.dead_letters:dead_letters",
