@@ -48,6 +48,8 @@ class FleetConfig:
         revoke_grace_s: when a partition moves, how long its running handlers may go on before it is handed over.
         pool_size: Postgres connections.
         prepare: prepared statements, where the connection is direct.
+        early_lock_release: commits free their threads before they are on disk, and are acknowledged when they are. For
+            hot threads on slow disks; readers may see what a crash takes back.
         renew_interval_s: how often the member says in Postgres that it lives, and learns that it was fenced.
         mirror_interval_s: how often offsets are copied to Kafka, for lag tools and autoscalers.
         relay_interval_s: how often the outbox is looked at for records that others left.
@@ -79,6 +81,7 @@ class FleetConfig:
     revoke_grace_s: float = 5.0
     pool_size: int = 4
     prepare: bool = True
+    early_lock_release: bool = False
     renew_interval_s: float = 1.0
     mirror_interval_s: float = 0.5
     relay_interval_s: float = 0.2

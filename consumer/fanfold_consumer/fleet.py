@@ -80,7 +80,12 @@ class Fleet:
             if config.health_port is not None:
                 self._serve_health(stack, config.health_host, config.health_port)
             store = await stack.enter_async_context(
-                Store.open(config.database_url, pool_size=config.pool_size, prepare=config.prepare)
+                Store.open(
+                    config.database_url,
+                    pool_size=config.pool_size,
+                    prepare=config.prepare,
+                    early_lock_release=config.early_lock_release,
+                )
             )
             sender = Sender(config.kafka)
             stack.push_async_callback(asyncio.to_thread, sender.close)

@@ -10,17 +10,22 @@ from fanfold_schemas import Outcome, Task
 from fanfold_sql.arrays import Bools, Byteas, Int4s, Int8s, Jsonbs, Texts
 from fanfold_sql.records import CommitBatch, CommitReply, CompletedFanOut, islands_to_text
 
-COMMIT_RESULTS = (
-    "select outcomes, completed_fan_out_ids, completed_runs, completed_outbox_ids, outbox_ids, commit_seqs"
-    " from fanfold.commit_results(%s::uuid,"
+_PARAMETERS = (
+    "%s::uuid,"
     "%s::int8[], %s::int8[], %s::int8[], %s::int8[], %s::text[],"
     "%s::text[], %s::text[], %s::int4[], %s::jsonb[], %s::text[], %s::int4[], %s::int4[], %s::int8[], %s::text[],"
     " %s::text[],"
     "%s::int4[], %s::text[], %s::int4[], %s::int4[], %s::bool[], %s::int8[], %s::bytea[],"
     "%s::int8[], %s::int8[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bytea[], %s::bytea[],"
     " %s::bytea[],"
-    "%s::int4[], %s::text[], %s::bytea[], %s::bytea[], %s::bytea[], %s::int4[], %s::int4, %s::int4)"
+    "%s::int4[], %s::text[], %s::bytea[], %s::bytea[], %s::bytea[], %s::int4[], %s::int4, %s::int4"
 )
+COMMIT_RESULTS = (
+    "select outcomes, completed_fan_out_ids, completed_runs, completed_outbox_ids, outbox_ids, commit_seqs"  # noqa: S608
+    " from fanfold.commit_results(" + _PARAMETERS + ")"
+)
+COMMIT_RESULTS_EARLY = "call fanfold.commit_results_early(" + _PARAMETERS + ", null, null, null, null, null, null)"
+"""The same arguments and answer; the nulls stand for its six parts."""
 
 CHECK_TASKS = (
     "select fanfold.check_tasks(%s::text[], %s::text[], %s::jsonb[],"

@@ -12,7 +12,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
 
-from fanfold_schemas import FanOut, Outcome, Task, VectorClock
+from fanfold_schemas import Outcome, Task, VectorClock
 from fanfold_sql.audit import (
     AUDIT_FAN_OUTS,
     AUDIT_OUTBOX,
@@ -25,9 +25,17 @@ from fanfold_sql.audit import (
     audited_task,
     task_parameters,
 )
-from fanfold_sql.commit import CHECK_TASKS, COMMIT_RESULTS, check_parameters, commit_parameters, commit_reply
+from fanfold_sql.commit import (
+    CHECK_TASKS,
+    COMMIT_RESULTS,
+    COMMIT_RESULTS_EARLY,
+    check_parameters,
+    commit_parameters,
+    commit_reply,
+)
 from fanfold_sql.dead_letters import COUNT_DEAD_LETTERS, LIST_DEAD_LETTERS, filter_parameters
 from fanfold_sql.errors import Busy, LockTimedOut, StoreUnavailable, translate
+from fanfold_sql.outbox import outbox_row
 from fanfold_sql.pool import open_pool
 from fanfold_sql.records import (
     CancelledThread,
@@ -38,7 +46,6 @@ from fanfold_sql.records import (
     DeadLetterFilter,
     ExpiredFanOut,
     FanOutState,
-    FoldOf,
     OutboxRow,
     PartitionState,
     Pruned,
@@ -63,15 +70,24 @@ class Store:
     `MigrationNeeded`; those that say more, say it in their own docstring.
     """
 
-    def __init__(self, pool: AsyncConnectionPool[Any]) -> None:
+    def __init__(self, pool: AsyncConnectionPool[Any], *, early_lock_release: bool = False) -> None:
         self._pool = pool
+        self._commit: LiteralString = COMMIT_RESULTS_EARLY if early_lock_release else COMMIT_RESULTS
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, dsn: str, *, pool_size: int = 4, prepare: bool = True) -> AsyncIterator[Store]:
-        """A store on a pool of its own. `prepare`: prepared statements, where the connection is direct."""
+    async def open(
+        cls, dsn: str, *, pool_size: int = 4, prepare: bool = True, early_lock_release: bool = False
+    ) -> AsyncIterator[Store]:
+        """A store on a pool of its own.
+
+        Args:
+            prepare: prepared statements, where the connection is direct.
+            early_lock_release: commits give their threads' locks back before they are on disk, and are answered when
+                they are. Others may see meanwhile what a crash then takes back.
+        """
         async with open_pool(dsn, size=pool_size, prepare=prepare) as pool:
-            yield cls(pool)
+            yield cls(pool, early_lock_release=early_lock_release)
 
     async def commit(self, batch: CommitBatch, *, lease_ms: int = 30_000, wait_ms: int | None = None) -> CommitReply:
         """Store finished tasks and their partitions' progress in one transaction.
@@ -89,7 +105,7 @@ class Store:
             StoreUnavailable: outcome unknown. Retry the same batch; it is idempotent.
         """
         try:
-            row = await self._one(COMMIT_RESULTS, commit_parameters(batch, lease_ms, wait_ms))
+            row = await self._one(self._commit, commit_parameters(batch, lease_ms, wait_ms))
         except LockTimedOut as error:
             if not wait_ms:
                 raise  # a limit of the server's, on any lock
@@ -284,7 +300,7 @@ class Store:
             "select * from fanfold.claim_outbox(%s::int4, %s::int4)",
             (limit, lease_ms),
         )
-        return [_outbox_row(row) for row in rows]
+        return [outbox_row(row) for row in rows]
 
     async def ack_outbox(self, outbox_ids: Sequence[int]) -> None:
         await self._one("select fanfold.ack_outbox(%s::int8[])", (list(outbox_ids),))
@@ -365,31 +381,6 @@ async def reopen_fan_out(
     cursor = await connection.execute("select fanfold.reopen_fan_out(%s, %s::text[])", (fan_out_id, list(task_ids)))
     row = await cursor.fetchone()
     return row[0] if row else None
-
-
-def _outbox_row(row: Row) -> OutboxRow:
-    (
-        outbox_id,
-        topic,
-        key,
-        value,
-        headers,
-        fan_out_id,
-        run,
-        thread_id,
-        size,
-        base,
-        fold,
-        quorum,
-        max_failures,
-        deadline_ms,
-        on_deadline,
-    ) = row
-    fold_of = None
-    if fan_out_id is not None:
-        fan_out = FanOut(fan_out_id, size, fold, quorum, deadline_ms, max_failures, on_deadline)
-        fold_of = FoldOf(fan_out, run, thread_id, base)
-    return OutboxRow(outbox_id, topic, key, value, headers, fold_of)
 
 
 __all__ = ["Outcome", "Store", "reopen_fan_out"]

@@ -1,25 +1,18 @@
 """Slow disks: a commit holds its thread's lock until it is on disk. What group commit makes of that, and what it gives
-to release the lock earlier.
-
-Early lock release: the commit itself does not wait for the disk (`synchronous_commit = off`), so the lock is free as
-soon as it is visible. Then an empty transaction is flushed, and with it everything that was logged before. Only then
-is anything acknowledged.
+to release the lock earlier (`--early-lock-release`; how is in commit_results_early.sql).
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, LiteralString
 
 import psycopg
 from psycopg import sql
 
 from fanfold_sql import Store
-from fanfold_sql.commit import COMMIT_RESULTS
-from fanfold_sql.errors import translate
 from tests.benchmarks.hot_thread import Member, Results, Waits
 from tests.benchmarks.measure import interleave, median, ratio
 from tests.benchmarks.report import Figure, Ratio, telling
@@ -32,27 +25,7 @@ _MEMBERS = 16
 _RESULTS = 100
 _FLUSHES = 9
 _WITH = ", early release"
-_EARLY = "select r.*, set_config('synchronous_commit', 'off', true) from (" + COMMIT_RESULTS + ") r"
 _FLUSH = "select pg_logical_emit_message(true, 'fanfold', '')"
-"""Waits for the disk, and for synchronous standbys, as any commit does that wrote something. An id alone would not, nor
-would a message outside of the transaction."""
-
-
-class EarlyRelease(Store):
-    """A store whose commits give their locks back before they are on disk, and are answered when they are."""
-
-    async def _one(self, query: LiteralString, parameters: Sequence[Any]) -> tuple[Any, ...]:
-        if query is not COMMIT_RESULTS:
-            return await super()._one(query, parameters)
-        try:
-            async with self._pool.connection() as connection:
-                cursor = await connection.execute(_EARLY, parameters, binary=True)
-                row = await cursor.fetchone()
-                await connection.execute(_FLUSH)
-        except psycopg.Error as error:
-            raise translate(error) from error
-        assert row is not None
-        return tuple(row)[:-1]
 
 
 def run(
@@ -72,9 +45,9 @@ def _on_disk(
     disk = f"flush {flush_ms} ms slower" if flush_ms else "this disk"
     flushes_ms: list[float] = []
     contenders = {
-        f"{way}{early}": partial(_play, stack, flush_ms, flushes_ms, store, results_max)
+        f"{way}{name}": partial(_play, stack, flush_ms, flushes_ms, results_max, early)
         for way, results_max in (("one by one", 1), ("group commit", 1000))
-        for early, store in (("", Store), (_WITH, EarlyRelease))
+        for name, early in (("", False), (_WITH, True))
     }
     found = interleave(
         contenders,
@@ -89,7 +62,7 @@ def _on_disk(
         yield Ratio(NAME, f"{disk}: {way} ÷ the same with early release", value, None, False)
 
 
-def _play(stack: BenchStack, flush_ms: int, flushes_ms: list[float], kind: type[Store], results_max: int) -> float:
+def _play(stack: BenchStack, flush_ms: int, flushes_ms: list[float], results_max: int, early: bool) -> float:
     """How long it takes until the last of the results is acknowledged, in ms."""
     with stack.database() as dsn:
         name = sql.Identifier(str(psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]))
@@ -97,7 +70,7 @@ def _play(stack: BenchStack, flush_ms: int, flushes_ms: list[float], kind: type[
             statement = sql.SQL("alter database {} set {} = {}").format(name, sql.SQL(setting), sql.Literal(value))
             stack.execute(dsn, statement)
         flushes_ms.append(_flush_ms(dsn))
-        return 1000 * asyncio.run(_seconds(dsn, kind, results_max))
+        return 1000 * asyncio.run(_seconds(dsn, results_max, early))
 
 
 def _flush_ms(dsn: str) -> float:
@@ -111,9 +84,9 @@ def _flush_ms(dsn: str) -> float:
         return median(taken)
 
 
-async def _seconds(dsn: str, kind: type[Store], results_max: int) -> float:
+async def _seconds(dsn: str, results_max: int, early: bool) -> float:
     waits, results = Waits(), Results()
-    async with kind.open(dsn, pool_size=_MEMBERS) as store:
+    async with Store.open(dsn, pool_size=_MEMBERS, early_lock_release=early) as store:
         members = [Member(store, number, waits, results_max=results_max) for number in range(_MEMBERS)]
         for member in members:
             await member.join()

@@ -11,7 +11,7 @@ import pytest
 from fanfold_consumer.devstack import EmbeddedPostgres
 from fanfold_sql import Fenced, Rewound
 from fanfold_sql.migrate import migrate
-from tests.sql.support import APPLIED, FanOutSpec, Held, Worker
+from tests.sql.support import APPLIED, FanOutSpec, Worker
 from tests.support.own_postgres import own_server, standby_of
 from tests.support.wait import eventually
 
@@ -51,10 +51,6 @@ class Pair:
                 lambda: standby.execute("select count(*) from pg_stat_wal_receiver").fetchone() == (0,),
                 what="a standby that follows no longer",
             )
-
-    def crash_and_restart(self) -> None:
-        self._primary.kill()
-        self._primary.start()
 
     def fail_over(self) -> None:
         self._primary.kill()
@@ -100,11 +96,3 @@ def test_a_claim_of_before_is_void_and_what_comes_after_has_epochs_that_were_nev
     with pytest.raises((Fenced, Rewound)):
         zombie.commit([F.result(1)], partitions=[late.at(3)])
     assert zombie.commit([F.result(0), F.result(1)], partitions=[again.at(3)]).outcomes == [APPLIED, APPLIED]
-
-
-def test_a_restart_after_a_crash_is_no_failover_and_claims_stand(pair: Pair) -> None:
-    worker = pair.worker()
-    held: Held = worker.claim()
-    pair.crash_and_restart()
-    pair.move(worker)
-    assert worker.commit([F.result(0)], partitions=[held.at(1)]).outcomes == [APPLIED]

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 
 _TABLES = """
-    select c.oid, c.relname, coalesce(array_to_string(c.reloptions, ', '), '')
+    select c.oid, c.relname, c.relpersistence = 'u', coalesce(array_to_string(c.reloptions, ', '), '')
     from pg_class c where c.relnamespace = 'fanfold'::regnamespace and c.relkind in ('r', 'p')
     order by c.relname"""
 
@@ -35,7 +35,8 @@ _INDEXES = """
     order by 1"""
 
 _FUNCTIONS = """
-    select p.proname, pg_get_function_arguments(p.oid), pg_get_function_result(p.oid), l.lanname,
+    select case p.prokind when 'p' then 'procedure' else 'function' end, p.proname, pg_get_function_arguments(p.oid),
+        coalesce(E'\nreturns ' || pg_get_function_result(p.oid), ''), l.lanname,
         case p.provolatile when 'v' then 'volatile' when 's' then 'stable' else 'immutable' end,
         p.prosecdef, coalesce(array_to_string(p.proconfig, '; '), ''),
         has_function_privilege('fanfold_worker', p.oid, 'execute')
@@ -56,19 +57,19 @@ _OTHERS = """
 def schema_text(connection: psycopg.Connection[Any]) -> str:
     """Tables, indexes, functions and grants of the schema `fanfold`, in a fixed order."""
     blocks = []
-    for oid, name, options in connection.execute(_TABLES).fetchall():
+    for oid, name, unlogged, options in connection.execute(_TABLES).fetchall():
         lines = [_column(*row) for row in connection.execute(_COLUMNS, (oid,)).fetchall()]
         lines += [f"constraint {row[0]} {row[1]}" for row in connection.execute(_CONSTRAINTS, (oid,)).fetchall()]
         body = ",\n".join(f"    {line}" for line in lines)
         tail = f" with ({options})" if options else ""
         indexes = "".join(f"\n{row[0].lower()};" for row in connection.execute(_INDEXES, (oid,)).fetchall())
-        blocks.append(f"create table fanfold.{name} (\n{body}\n){tail};{indexes}")
-    for name, arguments, result, language, volatility, definer, settings, worker in connection.execute(
+        blocks.append(f"create {'unlogged ' if unlogged else ''}table fanfold.{name} (\n{body}\n){tail};{indexes}")
+    for kind, name, arguments, returns, language, volatility, definer, settings, worker in connection.execute(
         _FUNCTIONS
     ).fetchall():
         arguments = ",\n".join(f"    {argument}" for argument in arguments.split(", ")) if arguments else ""
         blocks.append(
-            f"create function fanfold.{name}(\n{arguments})\nreturns {result}\n"
+            f"create {kind} fanfold.{name}(\n{arguments}){returns}\n"
             f"language {language} {volatility}{' security definer' if definer else ''}\n"
             f"-- {settings or 'no settings'}; {'for the worker' if worker else 'internal'}"
         )

@@ -67,6 +67,13 @@ create table fanfold.fan_out (
 create index fan_out_created on fanfold.fan_out using btree (created_at);
 create index fan_out_thread on fanfold.fan_out using btree (thread_id);
 
+create unlogged table fanfold.life (
+    only_row boolean not null default true,
+    life_id uuid not null default gen_random_uuid(),
+    constraint life_only_row_check CHECK (only_row),
+    constraint life_pkey PRIMARY KEY (only_row)
+);
+
 create table fanfold.migration (
     kind text not null,
     name text not null,
@@ -346,6 +353,57 @@ create function fanfold.commit_results(
 returns record
 language plpgsql volatile security definer
 -- search_path=pg_catalog, pg_temp; plan_cache_mode=force_generic_plan; enable_seqscan=off; for the worker
+
+create procedure fanfold.commit_results_early(
+    IN uuid,
+    IN bigint[],
+    IN bigint[],
+    IN bigint[],
+    IN bigint[],
+    IN text[],
+    IN text[],
+    IN text[],
+    IN integer[],
+    IN jsonb[],
+    IN text[],
+    IN integer[],
+    IN integer[],
+    IN bigint[],
+    IN text[],
+    IN text[],
+    IN integer[],
+    IN text[],
+    IN integer[],
+    IN integer[],
+    IN boolean[],
+    IN bigint[],
+    IN bytea[],
+    IN bigint[],
+    IN bigint[],
+    IN text[],
+    IN text[],
+    IN text[],
+    IN text[],
+    IN text[],
+    IN bytea[],
+    IN bytea[],
+    IN bytea[],
+    IN integer[],
+    IN text[],
+    IN bytea[],
+    IN bytea[],
+    IN bytea[],
+    IN integer[],
+    IN integer,
+    IN integer,
+    OUT outcomes text[],
+    OUT completed_fan_out_ids text[],
+    OUT completed_runs integer[],
+    OUT completed_outbox_ids bigint[],
+    OUT outbox_ids bigint[],
+    OUT commit_seqs bigint[])
+language plpgsql volatile
+-- no settings; for the worker
 
 create function fanfold.count_dead_letters(
     p_ids bigint[],

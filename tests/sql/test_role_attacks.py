@@ -13,7 +13,8 @@ import pytest
 from psycopg import sql
 from psycopg.errors import InsufficientPrivilege
 
-from fanfold_sql import Conflict, DeadLetter, Fenced
+from fanfold_sql import CommitBatch, Conflict, DeadLetter, Fenced
+from fanfold_sql.commit import COMMIT_RESULTS_EARLY, commit_parameters
 from fanfold_sql.migrate import scripts
 from tests.sql.names_in import calls
 from tests.sql.support import (
@@ -261,7 +262,9 @@ def _use_every_procedure(worker: Worker) -> None:
     worker.claim()
     with pytest.raises(Fenced):
         worker.commit(partitions=[held.after(reply).at(9)])
-    called |= {"claim_partition", "check_tasks", "commit_results", "reopen_fan_out"}
+    known = commit_parameters(CommitBatch([spec.result(0, run=2)]), 0)
+    assert worker.one(COMMIT_RESULTS_EARLY, known)[0] == ["duplicate"]
+    called |= {"claim_partition", "check_tasks", "commit_results", "commit_results_early", "reopen_fan_out"}
 
     single = "select outcome from fanfold.commit_result('t3', 'single', 1, 'task', 0, '\\x01', p_base => '{\"a\": 1}')"
     assert one(single) == "applied"

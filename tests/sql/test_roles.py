@@ -30,6 +30,7 @@ PUBLIC = {
     "claim_partition",
     "commit_result",
     "commit_results",
+    "commit_results_early",
     "count_dead_letters",
     "enqueue",
     "existing_fan_outs",
@@ -66,6 +67,8 @@ INTERNAL = {
 # Of these, what has no rights of its own: it runs with those and with the search path of the procedure that calls it (a
 # path of its own would be set and reset at every call).
 UNPINNED = {"clock_makes_stale", "match_dead_letters", "next_outbox_id", "progress_key", "timeline"}
+# And one of the worker's: a procedure that has either cannot commit.
+UNPINNED |= {"commit_results_early"}
 # The public procedures that give out what a handler was given or returned. Any other must not.
 GIVE_OUT_PAYLOADS = {"claim_outbox", "list_dead_letters", "read_results"}
 # A table and one of its columns.
@@ -77,6 +80,7 @@ TABLES = {
     "partition_progress": "epoch",
     "outbox": "topic",
     "dead_letter": "error",
+    "life": "life_id",
     "migration": "name",
 }
 SEQUENCES = {"outbox_outbox_id_seq", "dead_letter_dead_letter_id_seq"}

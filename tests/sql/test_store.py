@@ -33,13 +33,16 @@ F = FanOutSpec(base=(("main", 4),), deadline_ms=99)
 Use = Callable[[Callable[[Store], Awaitable[None]]], None]
 
 
-@pytest.fixture(params=[True, False], ids=["prepared", "unprepared"])
+@pytest.fixture(
+    params=[{}, {"prepare": False}, {"early_lock_release": True}], ids=["prepared", "unprepared", "early_lock_release"]
+)
 def use(request: pytest.FixtureRequest, database: Database, tables: Tables) -> Use:
-    """Run a coroutine function with a store, with prepared statements and without, as behind an old PgBouncer."""
+    """Run a coroutine function with a store: with prepared statements; without, as behind an old PgBouncer; with early
+    lock release."""
 
     def run(body: Callable[[Store], Awaitable[None]]) -> None:
         async def main() -> None:
-            async with Store.open(database.worker_dsn, prepare=request.param) as store:
+            async with Store.open(database.worker_dsn, **request.param) as store:
                 await body(store)
 
         asyncio.run(main())

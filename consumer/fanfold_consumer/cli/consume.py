@@ -82,6 +82,14 @@ def _setting(name: str, kind: Any, text: str) -> Callable[[Command], Command]:
 @click.option("--group-instance-id", envvar="FANFOLD_GROUP_INSTANCE_ID", show_envvar=True, help="Static membership.")
 @click.option("--prepare/--no-prepare", default=True, help="Prepared statements, where the connection is direct.")
 @click.option(
+    "--early-lock-release",
+    is_flag=True,
+    default=False,
+    envvar="FANFOLD_EARLY_LOCK_RELEASE",
+    show_envvar=True,
+    help="Free threads before their commit is on disk; readers may see what a crash takes back.",
+)
+@click.option(
     "--health-port", type=int, envvar="FANFOLD_HEALTH_PORT", show_envvar=True, help="/live, /ready, /metrics."
 )
 @_setting("health_host", str, "Address of the health endpoint.")

@@ -86,7 +86,7 @@ create table fanfold.partition_progress (
     partition integer not null check (partition >= 0),
     epoch bigint not null default 0,
     owner uuid,
-    -- On which history of the database it was claimed; see timeline.sql.
+    -- On which history of the database it was claimed, and in which life of its server; see timeline.sql.
     timeline text collate "C" not null default '',
     -- The next offset to read; none: nothing was finished yet. Islands are finished offsets above it.
     next_offset bigint,
@@ -104,6 +104,14 @@ create index partition_progress_topic on fanfold.partition_progress (topic, part
 -- With thousands of long tasks in flight there are hundreds of islands, written anew in each commit: compressing them
 -- takes four times as long as all the rest of that.
 alter table fanfold.partition_progress alter column islands set storage external;
+
+-- One row that says which life of the server's memory this is. It goes with every recovery from a crash, restore and
+-- promotion, as what is not logged does, and stays over a clean restart; the first claim after it makes another.
+create unlogged table fanfold.life (
+    only_row boolean primary key default true check (only_row),
+    life_id uuid not null default gen_random_uuid()
+);
+insert into fanfold.life default values;
 
 create table fanfold.outbox (
     outbox_id bigint generated always as identity primary key,

@@ -18,7 +18,7 @@
 --          without a claim.
 -- Raises   ZF001 fenced    a newer owner holds a partition (detail: progress_ids). Drop its work.
 --          ZF002 rewound   the database is behind what it acknowledged, or may be: a partition was claimed on an earlier
---                          timeline (detail: progress_ids). Claim again and seek.
+--                          timeline or before a crash (detail: progress_ids). Claim again and seek.
 --          ZF003 conflict  a result contradicts a stored one (detail: positions of results). Park those, commit the rest.
 --          ZF004 isolation not READ COMMITTED: a snapshot older than the lock would miss what committed meanwhile.
 --          ZF005 progress  next_offset would go back. A fault of the caller; nothing was stored.
@@ -85,7 +85,7 @@ begin
             -- "is not true", so that a caller without an owner is nobody, not the holder of a partition that has none.
             array_agg(i.progress_id) filter (where h.epoch > i.epoch or h.epoch = i.epoch and (h.owner = p_owner) is not true),
             -- A claim of an earlier timeline is void: what its member was told since (of a duplicate, say) may be lost.
-            array_agg(i.progress_id) filter (where h.progress_id is null or h.epoch < i.epoch or h.epoch = i.epoch and h.owner = p_owner and (h.commit_seq < i.commit_seq or h.timeline <> fanfold.timeline()))
+            array_agg(i.progress_id) filter (where h.progress_id is null or h.epoch < i.epoch or h.epoch = i.epoch and h.owner = p_owner and (h.commit_seq < i.commit_seq or h.timeline <> (select fanfold.timeline())))
         into v_bad, v_rewound
         from unnest(p_progress_id, p_epoch, p_commit_seq) as i (progress_id, epoch, commit_seq)
         left join held h on h.progress_id = i.progress_id;
@@ -345,5 +345,8 @@ begin
             raise exception 'progress of partition % would go back', p_progress_id[array_position(commit_seqs, null)]
                 using errcode = 'ZF005', hint = 'To read again from an earlier offset, reset the partition.';
         end if;
+    elsif outcomes is not null then
+        -- What wrote nothing waits for nothing, and what is answered may rest on a commit that is visible and not on disk.
+        perform pg_logical_emit_message(true, 'fanfold', '');
     end if;
 end $$;

@@ -87,7 +87,7 @@ MUTANTS = (
         (
             (
                 _COMMIT,
-                "and h.owner = p_owner and (h.commit_seq < i.commit_seq or h.timeline <> fanfold.timeline()))",
+                "and h.owner = p_owner and (h.commit_seq < i.commit_seq or h.timeline <> (select fanfold.timeline())))",
                 "and false)",
             ),
             (_RENEW, "or p.commit_seq < i.commit_seq or p.timeline <> fanfold.timeline()", ""),

@@ -19,7 +19,8 @@ LOCKS = "advisory locks"
 
 _BREAKPOINT = re.compile(r"if stepping\.stop\('\w+:\d+'\) then end if; ")
 _HEADER = re.compile(
-    r"function fanfold\.(?P<name>\w+)\(.*?\blanguage (?P<language>\w+)(?P<options>.*?)\bas \$\$(?P<body>.*)\$\$;",
+    r"(?:function|procedure) fanfold\.(?P<name>\w+)\(.*?"
+    r"\blanguage (?P<language>\w+)(?P<options>.*?)\bas \$\$(?P<body>.*)\$\$;",
     re.DOTALL,
 )
 _OPAQUE = re.compile(r"--[^\n]*|'(?:[^']|'')*'", re.DOTALL)

@@ -139,7 +139,7 @@ MUTANTS = (
     Mutant(
         "a claim of an earlier timeline counts",
         _COMMIT,
-        ((" or h.timeline <> fanfold.timeline()", ""),),
+        ((" or h.timeline <> (select fanfold.timeline())", ""),),
         "a commit and a renewal of what was claimed on an earlier timeline",
     ),
     Mutant(

@@ -9,7 +9,7 @@ from tests.fault.chaos.links import KINDS, Fault, Kind
 from tests.fault.chaos.nemeses.act import Since, act, await_true, duplicates, hold
 from tests.fault.chaos.world import World
 
-_COMMIT = b"fanfold.commit_results("
+_COMMIT = b"fanfold.commit_results"
 _POSTGRES_CUT_CHANCE = 0.5
 _KAFKA_CUT_CHANCE = 0.05
 _POSTGRES_DELAY_S = 0.05
