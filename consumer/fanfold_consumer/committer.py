@@ -20,7 +20,7 @@ from fanfold_consumer.events import log
 from fanfold_consumer.intake import CONFLICT
 from fanfold_consumer.metrics import Metrics
 from fanfold_consumer.patience import Patience
-from fanfold_consumer.relay import Publication, fold_record, row_record
+from fanfold_consumer.relay import Publication, row_record
 from fanfold_consumer.work import Completion, Delivery
 from fanfold_sql import (
     Busy,
@@ -47,6 +47,13 @@ class Owner(Protocol):
     def on_rewound(self, partitions: Iterable[Partition]) -> None: ...
 
 
+class Folds(Protocol):
+    """Who runs the folds of the fan-outs that a commit completed, and hears what became of those in place."""
+
+    def begin(self, outbox_id: int, fold: FoldOf, partition: Partition) -> None: ...
+    def end(self, publication: Publication, *, stored: bool) -> None: ...
+
+
 class Committer:
     """Commits completions in batches.
 
@@ -69,6 +76,7 @@ class Committer:
         lease_ms: int,
         settled: Callable[[list[Delivery]], None],
         publish: Callable[[list[Publication]], None],
+        folds: Folds,
     ) -> None:
         self._store = store
         self._owner_id = owner_id
@@ -81,6 +89,7 @@ class Committer:
         self._lease_ms = lease_ms
         self._settled = settled
         self._publish = publish
+        self._folds = folds
         self._finished: deque[Completion] = deque()
         # Held back: others were committing to their threads.
         self._busy: deque[Completion] = deque()
@@ -91,6 +100,8 @@ class Committer:
 
     def finish(self, completion: Completion) -> None:
         """Queue a completion for the next commit."""
+        if completion.delivery.in_place is not None and completion.result is None and not completion.outbox:
+            completion = Completion(completion.delivery, dropped=True)
         self._finished.append(completion)
         self._arrived.set()
 
@@ -134,10 +145,10 @@ class Committer:
         return batch
 
     async def _commit(self, completions: list[Completion], moved: set[Partition], *, wait_ms: int) -> None:
-        live = [completion for completion in completions if not completion.dropped]
+        live = completions
         busy: list[Completion] = []
         while True:
-            live = [completion for completion in live if not completion.delivery.partition.lost]
+            live = [c for c in live if not c.dropped and not c.delivery.partition.lost]
             moved = {partition for partition in moved if not partition.lost}
             if not live and not moved:
                 break
@@ -159,13 +170,19 @@ class Committer:
                 live = await self._park_rejected(live, error)
             else:
                 for completion in live:
-                    completion.delivery.partition.tracker.finish(completion.delivery.offset)
+                    if completion.delivery.in_place is None:
+                        completion.delivery.partition.tracker.finish(completion.delivery.offset)
                 self._note(live, partitions, batch, reply, asyncio.get_running_loop().time() - started)
                 break
         self._busy.extend(busy)
         # By their deliveries, because one that was parked on the way is another completion now.
         held_back = {completion.delivery for completion in busy}
-        self._settled([completion.delivery for completion in completions if completion.delivery not in held_back])
+        settled = [completion.delivery for completion in completions if completion.delivery not in held_back]
+        stored = {completion.delivery for completion in live}
+        for delivery in settled:
+            if delivery.in_place is not None:
+                self._folds.end(delivery.in_place, stored=delivery in stored)
+        self._settled(settled)
 
     def _send(self, batch: CommitBatch, wait_ms: int) -> Callable[[], Awaitable[CommitReply]]:
         return lambda: self._store.commit(batch, lease_ms=self._lease_ms, wait_ms=wait_ms)
@@ -180,7 +197,9 @@ class Committer:
         batch = CommitBatch(results=[], owner=self._owner_id)
         for completion in live:
             delivery = completion.delivery
-            finishing.setdefault(delivery.partition, set()).add(delivery.offset)
+            offsets = finishing.setdefault(delivery.partition, set())
+            if delivery.in_place is None:
+                offsets.add(delivery.offset)
             position = None
             if completion.result is not None:
                 position = len(batch.results)
@@ -190,8 +209,8 @@ class Committer:
                 position = None  # a dead letter's copy goes out whatever becomes of its result
             for record in completion.outbox:
                 batch.outbox.append(replace(record, result=position))
-        for partition, offsets in finishing.items():
-            progress = partition.progress(offsets)
+        for partition, finished in finishing.items():
+            progress = partition.progress(finished)
             assert progress is not None  # something of it was delivered, or there were no completion
             batch.partitions.append(progress)
         return list(finishing), batch
@@ -220,17 +239,17 @@ class Committer:
             for record, outbox_id in zip(batch.outbox, reply.outbox_ids, strict=True)
             if outbox_id is not None and not record.delay_ms
         ]
-        if reply.completed:
-            results = {result.task.fan_out.id: result for result in batch.results}
-            for done in reply.completed:
-                log.debug("fan_out.completed", fan_out_id=done.fan_out_id, run=done.run)
-                result = results[done.fan_out_id]
-                fan_out = result.task.fan_out
-                if done.outbox_id is not None and fan_out.fold is not None and result.topic is not None:
-                    fold = FoldOf(fan_out, done.run, result.task.thread_id, result.task.base)
-                    publications.append(Publication(done.outbox_id, fold_record(result.topic, fold)))
         if publications:
             self._publish(publications)
+        if reply.completed:
+            results = {c.result.task.fan_out.id: (c.result, c.delivery.partition) for c in live if c.result is not None}
+            for done in reply.completed:
+                log.debug("fan_out.completed", fan_out_id=done.fan_out_id, run=done.run)
+                result, partition = results[done.fan_out_id]
+                task = result.task
+                if done.outbox_id is not None and task.fan_out.fold is not None:
+                    fold = FoldOf(task.fan_out, done.run, task.thread_id, task.base)
+                    self._folds.begin(done.outbox_id, fold, partition)
 
     def _park_conflicts(self, live: list[Completion], positions: frozenset[int]) -> list[Completion]:
         """The batch with the contradicting results turned into dead letters that no fan-out counts."""
@@ -281,6 +300,8 @@ class Committer:
 
     def _parked(self, completion: Completion, code: str, text: str, *, counts: bool = False) -> Completion:
         result = completion.result
+        if completion.delivery.in_place is not None:
+            return Completion(completion.delivery, dropped=True)
         if result is None:
             return self._parking.park(completion.delivery, code, text)
         return self._parking.park(

@@ -121,6 +121,13 @@ class Executor:
         if not self._waking:
             self._send_for_worker()
 
+    def takes_in_place(self, fold: Task) -> bool:
+        """Whether a fold would begin at once, and may be called again: as a record, if it fails without one."""
+        handler = self._registry.get(fold.node)
+        return len(self._queue) + len(self._running) < self._concurrency and (
+            handler is None or handler.retry.retries > 0
+        )
+
     def drop_queued(self) -> None:
         """Let go of tasks that have not begun and must not any more."""
         keep = deque(work for work in self._queue if work.delivery.partition.may_begin)
@@ -304,6 +311,8 @@ class Executor:
 
     def _fail(self, work: Work, code: str, text: str) -> Completion:
         task = work.task
+        if work.delivery.in_place is not None:
+            return Completion(work.delivery, dropped=True)  # it fails as a record, which can be parked
         log.warning(
             "task.failed",
             task_id=task.task_id,
@@ -371,7 +380,8 @@ class Executor:
             if run.instead is not None or partition.lost or self._closing or run not in self._running:
                 raise LetGo
             wait_s = self._wait_s(run, handler.retry, failure)
-            if wait_s > self._retry_in_place_s or not partition.may_begin:
+            in_place = run.work.delivery.in_place is not None
+            if wait_s > self._retry_in_place_s or not partition.may_begin or in_place:
                 self._try_later(run, wait_s)
             await asyncio.sleep(wait_s)
             if not partition.may_begin:  # handed over meanwhile: nothing more is begun

@@ -22,6 +22,7 @@ from fanfold_consumer.deadlines import Deadlines
 from fanfold_consumer.errors import FanfoldError
 from fanfold_consumer.events import log
 from fanfold_consumer.execute import Executor
+from fanfold_consumer.folds_in_place import FoldsInPlace
 from fanfold_consumer.health import HealthServer
 from fanfold_consumer.intake import Intake
 from fanfold_consumer.metrics import Metrics
@@ -100,6 +101,7 @@ class Fleet:
                     ("committer", self._committer.work()),
                     ("relay", self._relay.work_own()),
                     ("relay-left", self._relay.work_left()),
+                    ("folds", self._folds.renew()),
                     ("claims", self._claims.renew()),
                     ("watch", Watch(self._executor, self._intake.verdicts).work()),
                     ("deadlines", self._deadlines.work()),
@@ -179,12 +181,15 @@ class Fleet:
 
     def _settled(self, deliveries: list[Delivery]) -> None:
         size = 0
+        records = len(deliveries)
         for delivery in deliveries:
             delivery.partition.in_flight -= 1
             size += delivery.size
+            if delivery.in_place is not None:
+                records -= 1
         self._in_flight_bytes -= size
-        self._in_flight -= len(deliveries)
-        self._poller.done_with(len(deliveries), size)
+        self._in_flight -= records
+        self._poller.done_with(records, size)
         self._settled_event.set()
 
     # Leaving partitions.
@@ -260,6 +265,21 @@ class Fleet:
         self._relay = Relay(
             store, sender, self._patience, self.metrics, interval_s=config.relay_interval_s, lease_ms=lease_ms
         )
+        self._executor = Executor(
+            self.registry,
+            store,
+            self._parking,
+            self._patience,
+            self.metrics,
+            ClaimChecks(self._claim_store, self._claim_store_patience, bytes_max=config.in_flight_bytes_max),
+            concurrency=min(config.concurrency, config.in_flight_max),
+            sync_workers=config.sync_workers,
+            process_workers=config.process_workers,
+            retry_in_place_s=config.retry_in_place_s,
+            finish=lambda completion: self._committer.finish(completion),
+            failed=lambda error: self._fail(f"a worker broke off: {type(error).__name__}: {error}"),
+        )
+        self._folds = FoldsInPlace(store, self._patience, self._executor, self._relay, lease_ms=lease_ms)
         self._committer = Committer(
             store,
             self.owner_id,
@@ -272,20 +292,7 @@ class Fleet:
             lease_ms=lease_ms,
             settled=self._settled,
             publish=self._relay.publish,
-        )
-        self._executor = Executor(
-            self.registry,
-            store,
-            self._parking,
-            self._patience,
-            self.metrics,
-            ClaimChecks(self._claim_store, self._claim_store_patience, bytes_max=config.in_flight_bytes_max),
-            concurrency=min(config.concurrency, config.in_flight_max),
-            sync_workers=config.sync_workers,
-            process_workers=config.process_workers,
-            retry_in_place_s=config.retry_in_place_s,
-            finish=self._committer.finish,
-            failed=lambda error: self._fail(f"a worker broke off: {type(error).__name__}: {error}"),
+            folds=self._folds,
         )
         self._deadlines = Deadlines(store, self._patience, self.metrics)
         self._intake = Intake(

@@ -61,6 +61,7 @@ class Relay:
         self._interval_s = interval_s
         self._lease_ms = lease_ms
         self._own: deque[Publication] = deque()
+        self._needless: list[int] = []
         self._arrived = asyncio.Event()
         self._settled = asyncio.Event()
         self._settled.set()
@@ -68,6 +69,12 @@ class Relay:
     def publish(self, publications: list[Publication]) -> None:
         """Publish rows of our own commit, which are leased to us."""
         self._own.extend(publications)
+        self._arrived.set()
+        self._settled.clear()
+
+    def forget(self, outbox_id: int) -> None:
+        """Take a row of ours out of the outbox that need not be published any more."""
+        self._needless.append(outbox_id)
         self._arrived.set()
         self._settled.clear()
 
@@ -81,9 +88,12 @@ class Relay:
         while True:
             await self._arrived.wait()
             self._arrived.clear()
-            while self._own:
-                batch = [self._own.popleft() for _ in range(min(CLAIM_MAX, len(self._own)))]
-                await self._deliver(batch)
+            while self._own or self._needless:
+                if self._own:
+                    await self._deliver([self._own.popleft() for _ in range(min(CLAIM_MAX, len(self._own)))])
+                if self._needless:
+                    done, self._needless = self._needless, []
+                    await self._acknowledge(done)
             self._settled.set()
 
     async def work_left(self) -> None:
@@ -108,8 +118,10 @@ class Relay:
             sent = [publication for publication, there in zip(batch, answers, strict=True) if there]
         if sent:
             self._metrics.published(len(sent))
-            ids = [publication.outbox_id for publication in sent]
-            await self._patience.call("ack_outbox", lambda: self._store.ack_outbox(ids))
+            await self._acknowledge([publication.outbox_id for publication in sent])
+
+    async def _acknowledge(self, outbox_ids: list[int]) -> None:
+        await self._patience.call("ack_outbox", lambda: self._store.ack_outbox(outbox_ids))
 
     async def _send_one(self, publication: Publication) -> bool:
         try:
@@ -125,10 +137,10 @@ class Relay:
             return False
 
 
-def fold_record(topic: str, fold: FoldOf) -> Record:
-    """The fold task of a complete fan-out. Keyed by thread: folds of one thread stay in one partition."""
+def fold_task(fold: FoldOf) -> Task:
+    """The fold task of a complete fan-out."""
     assert fold.fan_out.fold is not None
-    task = Task(
+    return Task(
         task_id=derive_fold_task_id(fold.fan_out.id),
         thread_id=fold.thread_id,
         fan_out=fold.fan_out,
@@ -137,6 +149,11 @@ def fold_record(topic: str, fold: FoldOf) -> Record:
         base=fold.base,
         run=fold.run,
     )
+
+
+def fold_record(topic: str, fold: FoldOf) -> Record:
+    """The fold task as a record. Keyed by thread: folds of one thread stay in one partition."""
+    task = fold_task(fold)
     return Record(topic, fold.thread_id.encode(), encode_task(task), tuple(task_headers(task)))
 
 

@@ -28,7 +28,7 @@ class Watch:
     def __init__(self, executor: Executor, verdicts: Callable[[list[Work]], Awaitable[list[str | None]]]) -> None:
         self._executor = executor
         self._verdicts = verdicts
-        self._seen: set[tuple[Partition, int]] = set()
+        self._seen: set[tuple[Partition, int, str]] = set()
 
     async def work(self) -> None:
         """Look once a second, for as long as the fleet lives."""
@@ -39,7 +39,7 @@ class Watch:
     async def look(self) -> None:
         """Stop what was there at the last look and is not needed any more."""
         # Kept by place: the work itself would keep its record in memory for a second after it is done.
-        in_hand = {(work.delivery.partition, work.delivery.offset): work for work in self._executor.in_hand()}
+        in_hand = {_place(work): work for work in self._executor.in_hand()}
         fan_outs: dict[object, list[Work]] = {}
         for place in self._seen & in_hand.keys():
             fan_outs.setdefault(_fan_out(in_hand[place]), []).append(in_hand[place])
@@ -59,6 +59,11 @@ class Watch:
             verdicts = await self._verdicts(page)
             found |= {work: why for work, why in zip(page, verdicts, strict=True) if why is not None}
         return found
+
+
+def _place(work: Work) -> tuple[Partition, int, str]:
+    """With the task's id, because folds in place have no offset of their own."""
+    return work.delivery.partition, work.delivery.offset, work.task.task_id
 
 
 def _fan_out(work: Work) -> object:

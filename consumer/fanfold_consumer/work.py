@@ -7,6 +7,7 @@ and thousands in flight were a seventh of a member's processor time.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from operator import methodcaller
 from typing import cast
 
@@ -14,10 +15,12 @@ import msgspec
 from confluent_kafka import Message
 
 from fanfold_consumer.assignment import Partition
+from fanfold_consumer.relay import Publication
 from fanfold_schemas import Task
 from fanfold_sql import DeadLetter, Finished, OutboxRecord
 
 HeaderList = list[tuple[str, bytes | None]]
+NOWHERE = -1
 # The client sets an error and returns a list all the same. A plain call lets that pass once the interpreter has
 # specialised it, and the error comes up wherever one is looked for next; this call looks at once.
 _ask_for_headers = methodcaller("headers")
@@ -42,13 +45,37 @@ def header_list(message: Message) -> HeaderList:
     return readable_headers(message) or []
 
 
+class _AsMessage:
+    def __init__(self, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes | None]]) -> None:
+        self._key, self._value, self._headers = key, value, list(headers)
+
+    def key(self) -> bytes | None:
+        return self._key
+
+    def value(self) -> bytes | None:
+        return self._value
+
+    def headers(self) -> HeaderList:
+        return self._headers
+
+
+def as_message(key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes | None]]) -> Message:
+    """A record that no client delivered, as one would have, as far as anybody looks."""
+    return cast("Message", _AsMessage(key, value, headers))
+
+
 class Delivery(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """A record as it came, under the claim it came under."""
+    """A record as it came, under the claim it came under; or a fold in place, which came from nowhere.
+
+    `in_place`: the row of a fold that runs where its fan-out was completed. Its claim is one of that commit, its offset
+    `NOWHERE`, and its message the record that it becomes if it comes to anything but a result.
+    """
 
     partition: Partition
     offset: int
     message: Message
     size: int
+    in_place: Publication | None = None
 
 
 class Work(msgspec.Struct, frozen=True, eq=False, gc=False):

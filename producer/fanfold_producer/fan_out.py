@@ -25,13 +25,13 @@ from fanfold_schemas import (
     decode_value,
     derive_task_id,
     encode_payload,
-    encode_task,
     new_fan_out_id,
     pack_value,
     task_headers,
     to_send,
 )
 from fanfold_schemas.clock import check_clock
+from fanfold_schemas.codec import SiblingEncoder
 from fanfold_schemas.limits import DEPTH_MAX, FAN_OUT_SIZE_MAX
 
 OnDeadline = Literal["fail", "fold"]
@@ -110,10 +110,11 @@ def build_fan_out(
     extra = {"traceparent": traceparent} if traceparent else None
     records = []
     large = _LargeArgs(claim_check_bytes_min)
+    encoder = SiblingEncoder()
     for index, (send, task_id) in enumerate(zip(checked, task_ids, strict=True)):
         task = Task(task_id, thread_id, fan_out, index, send.node, send.arg, clock)
         headers = tuple(task_headers(task, source=source, extra=extra))
-        records.append(_record(topic, task, headers, large))
+        records.append(_record(topic, task, headers, large, encoder))
     return BuiltFanOut(fan_out, thread_id, task_ids, records, large.args)
 
 
@@ -273,22 +274,24 @@ class _LargeArgs:
         return id(task.arg) in self._known or len(pack_arg(task.arg, task.index)) > self.bytes_min
 
 
-def _record(topic: str, task: Task, headers: tuple[tuple[str, bytes], ...], large: _LargeArgs) -> Record:
+def _record(
+    topic: str, task: Task, headers: tuple[tuple[str, bytes], ...], large: _LargeArgs, encoder: SiblingEncoder
+) -> Record:
     if not large.wants(task):
         try:
-            return _fitting(Record(topic, task.task_id.encode(), _encode(task), headers), task.index)
+            return _fitting(Record(topic, task.task_id.encode(), _encode(task, encoder), headers), task.index)
         except SchemaError as error:
             if error.code != "E_LIMIT":
                 raise
             if large.bytes_min is None:
                 raise _with_hint(error, task) from None
     task = msgspec.structs.replace(task, arg=None, arg_check=large.check(task))
-    return _fitting(Record(topic, task.task_id.encode(), _encode(task), headers), task.index)
+    return _fitting(Record(topic, task.task_id.encode(), _encode(task, encoder), headers), task.index)
 
 
-def _encode(task: Task) -> bytes:
+def _encode(task: Task, encoder: SiblingEncoder) -> bytes:
     try:
-        return encode_task(task)
+        return encoder.encode(task)
     except SchemaError as error:
         # All but the arg was checked before, so whatever cannot be encoded is in there.
         raise _in_arg(error, task.arg, task.index, encode_payload) from None

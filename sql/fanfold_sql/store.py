@@ -305,6 +305,10 @@ class Store:
     async def ack_outbox(self, outbox_ids: Sequence[int]) -> None:
         await self._one("select fanfold.ack_outbox(%s::int8[])", (list(outbox_ids),))
 
+    async def renew_outbox(self, outbox_ids: Sequence[int], lease_ms: int) -> None:
+        """Lease records for longer that are leased to the caller."""
+        await self._one("select fanfold.renew_outbox(%s::int8[], %s::int4)", (list(outbox_ids), lease_ms))
+
     async def outbox_stats(self) -> tuple[int, float]:
         """(records waiting, seconds the oldest due one has waited)."""
         row = await self._one("select waiting, oldest_due_seconds from fanfold.outbox_stats()", ())

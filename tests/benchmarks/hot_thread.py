@@ -26,10 +26,11 @@ from fanfold_consumer.dead_letters import Parking
 from fanfold_consumer.metrics import Metrics
 from fanfold_consumer.offsets import Tracker
 from fanfold_consumer.patience import Patience
+from fanfold_consumer.relay import Publication
 from fanfold_consumer.work import Completion, Delivery
 from fanfold_schemas import FanOut, Task
 from fanfold_schemas.limits import FAN_OUT_SIZE_MAX
-from fanfold_sql import Finished, Store
+from fanfold_sql import Finished, FoldOf, Store
 from tests.benchmarks.measure import interleave, percentile, ratio
 from tests.benchmarks.report import Figure, Ratio, telling
 from tests.benchmarks.servers import BenchStack
@@ -147,9 +148,16 @@ class Member:
             lease_ms=30_000,
             settled=self._settled,
             publish=lambda publications: None,
+            folds=self,
         )
         self._work: asyncio.Task[None] | None = None
         self._quiet = asyncio.Event()
+
+    def begin(self, outbox_id: int, fold: FoldOf, partition: Partition) -> None:
+        raise AssertionError("no fan-out of this part is completed")
+
+    def end(self, publication: Publication, *, stored: bool) -> None:
+        raise AssertionError("no fan-out of this part is completed")
 
     async def join(self) -> None:
         claim = await self._store.claim_partition("bench", "cluster", "bench", "topic", self._number, self._owner_id)

@@ -567,6 +567,13 @@ returns void
 language sql volatile security definer
 -- search_path=pg_catalog, pg_temp; for the worker
 
+create function fanfold.renew_outbox(
+    p_outbox_id bigint[],
+    p_lease_ms integer)
+returns void
+language sql volatile security definer
+-- search_path=pg_catalog, pg_temp; for the worker
+
 create function fanfold.renew_partitions(
     p_owner uuid,
     p_progress_id bigint[],

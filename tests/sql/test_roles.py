@@ -46,6 +46,7 @@ PUBLIC = {
     "read_results",
     "read_thread",
     "release_partitions",
+    "renew_outbox",
     "renew_partitions",
     "reopen_fan_out",
     "reopen_fold",

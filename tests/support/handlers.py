@@ -133,4 +133,13 @@ def declare(registry: Registry, notes: Notes) -> Registry:
         notes.note("began", context)
         return sum(values)
 
+    @registry.fold("hold-total")
+    async def hold_total(values: list[int], context: TaskContext) -> int:
+        """Takes until the gate `fold` is open."""
+        notes.note("began", context)
+        while not notes.is_open("fold"):  # noqa: ASYNC110  it is opened by another process
+            await asyncio.sleep(_GATE_POLL_S)
+        notes.note("ended", context)
+        return sum(values)
+
     return registry

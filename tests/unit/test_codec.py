@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -14,12 +15,14 @@ import pytest
 from fanfold_schemas import (
     SchemaError,
     Send,
+    Task,
     arg_hash,
     decode_payload,
     encode_payload,
     encode_task,
     to_send,
 )
+from fanfold_schemas.codec import SiblingEncoder
 from fanfold_schemas.limits import (
     DEPTH_MAX,
     NODES_MAX,
@@ -159,6 +162,81 @@ class TestTheFingerprint:
         assert arg_hash(msgspec.structs.replace(TASK, node="other")) != arg_hash(TASK)
         rerun = msgspec.structs.replace(TASK, run=2, attempt=3, base={"a": 1}, task_id="other", index=2)
         assert arg_hash(rerun) == arg_hash(TASK)
+
+
+class TestSiblings:
+    """Those of `SiblingEncoder` after the first, which it does not decode."""
+
+    ARGS: tuple[object, ...] = (
+        None,
+        True,
+        0,
+        -1,
+        2**63 - 1,
+        1.5,
+        "é",
+        b"\x00\xc1",
+        [],
+        {"a": [{"b": {}}]},
+        "x" * 17_000,
+        nested(DEPTH_MAX - 1),
+    )
+    BAD_ARGS: tuple[object, ...] = (
+        float("nan"),
+        float("inf"),
+        2**63,
+        "a\0",
+        {"a\0": 1},
+        {1: 2},
+        nested(DEPTH_MAX),
+        "\ud800",
+        {1},
+        "x" * (STRING_BYTES_MAX + 1),
+        [0] * NODES_MAX,
+        b"x" * RECORD_BYTES_MAX,
+        [float("-inf")],
+        {"a": [2**64 - 1]},
+    )
+
+    @pytest.mark.parametrize("arg", ARGS, ids=lambda arg: f"{arg!r:.20}")
+    def test_a_sibling_is_written_as_it_would_be_alone(self, arg: object) -> None:
+        encoder = SiblingEncoder()
+        encoder.encode(TASK)
+        sibling = msgspec.structs.replace(TASK, task_id="other", index=1, arg=arg)
+        assert encoder.encode(sibling) == encode_task(sibling)
+
+    @pytest.mark.parametrize("arg", BAD_ARGS, ids=lambda arg: f"{arg!r:.20}")
+    def test_a_sibling_is_refused_as_it_would_be_alone(self, arg: object) -> None:
+        encoder = SiblingEncoder()
+        encoder.encode(TASK)
+        sibling = msgspec.structs.replace(TASK, task_id="other", index=1, arg=arg)
+        assert _refusal_of(encoder.encode, sibling) == _refusal_of(encode_task, sibling)
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"index": 3},
+            {"index": -1},
+            {"task_id": "a b"},
+            {"node": ""},
+            {"thread_id": "a/b"},
+            {"run": 0},
+            {"attempt": 0},
+            {"base": {"a": -1}},
+        ],
+        ids=str,
+    )
+    def test_what_is_a_siblings_own_is_checked(self, changes: dict[str, Any]) -> None:
+        encoder = SiblingEncoder()
+        encoder.encode(TASK)
+        sibling = msgspec.structs.replace(TASK, **changes)
+        assert _refusal_of(encoder.encode, sibling) == _refusal_of(encode_task, sibling)
+
+
+def _refusal_of(encode: Callable[[Task], bytes], task: Task) -> tuple[str, str]:
+    with pytest.raises(SchemaError) as caught:
+        encode(task)
+    return caught.value.code, caught.value.path
 
 
 class TestSends:

@@ -11,9 +11,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
-
-from confluent_kafka import Message
+from typing import Any
 
 from fanfold_consumer.assignment import Partition, Phase
 from fanfold_consumer.claim_check import ClaimChecks
@@ -24,14 +22,15 @@ from fanfold_consumer.execute import Executor
 from fanfold_consumer.metrics import Metrics
 from fanfold_consumer.patience import Patience
 from fanfold_consumer.registry import Registry
+from fanfold_consumer.relay import fold_task
 from fanfold_consumer.replay.differences import payload_difference
-from fanfold_consumer.replay.log_reader import LogReader, LogRecord
+from fanfold_consumer.replay.log_reader import LogReader
 from fanfold_consumer.replay.sift import Found, Selection, Sieve, Tally
-from fanfold_consumer.work import Completion, Delivery, Work
+from fanfold_consumer.work import Completion, Delivery, Work, as_message
 from fanfold_producer.claim_store import ClaimStore
 from fanfold_schemas import ClaimCheck, arg_hash, decode_task, derive_child_fan_out_id
 from fanfold_schemas.claim_check import claim_check_for
-from fanfold_sql import OutboxRecord, Place, Store
+from fanfold_sql import FoldOf, OutboxRecord, Place, Store
 
 _DEFAULTS: Any = FleetConfig.__dataclass_fields__
 SHOWN = 100
@@ -111,6 +110,8 @@ class Verifier:
         self._wanted = wanted
         self._concurrency = concurrency
         self._ends: dict[int, asyncio.Future[Completion]] = {}
+        # Those that were come across, each as a fan-out and its run.
+        self._folds: set[tuple[str, int]] = set()
         self.report = Verified()
         self._executor = Executor(
             registry,
@@ -140,7 +141,7 @@ class Verifier:
         eligible = 0
         try:
             while records := await asyncio.to_thread(reader.read):
-                batch = await self._with_result(sieve.sift(records))
+                batch = await self._with_result(self._with_folds(sieve.sift(records)))
                 on_read(report.tally)
                 if wanted.sample is None:
                     left = len(batch) if wanted.limit is None else wanted.limit - eligible
@@ -161,6 +162,20 @@ class Verifier:
             await self._executor.close()
         return report
 
+    def _with_folds(self, found: Sequence[Found]) -> list[Found]:
+        """With the fold of each run of a fan-out, once: it has a record of its own only if it did not run in place."""
+        tasks = []
+        for entry in found:
+            task = entry.task
+            if not task.is_fold:
+                tasks.append(entry)
+            fold = (task.fan_out.id, task.run)
+            if task.fan_out.fold is not None and fold not in self._folds:
+                self._folds.add(fold)
+                of = FoldOf(task.fan_out, task.run, task.thread_id, task.base)
+                tasks.append(Found(fold_task(of), entry.record))
+        return tasks
+
     async def _with_result(self, found: Sequence[Found]) -> list[Found]:
         """The tasks whose result of this very run is stored."""
         wanted, skipped = self._wanted, self.report.skipped
@@ -171,7 +186,8 @@ class Verifier:
         with_result = []
         for entry, known in zip(found, stored, strict=True):
             if known.status is None:
-                skipped["without a result"] += 1
+                if not entry.task.is_fold:  # of a fan-out that is not complete there is none
+                    skipped["without a result"] += 1
             elif not known.matches:
                 skipped["contradict what is stored"] += 1
             elif known.run != entry.task.run:
@@ -250,7 +266,7 @@ class Verifier:
     async def _run(self, entry: Found) -> Completion:
         record = entry.record
         partition = Partition(self._wanted.topic, record.partition, Phase.RUNNING)
-        message = cast("Message", _AsMessage(record))
+        message = as_message(record.key, record.value, record.headers)
         delivery = Delivery(partition, record.offset, message, len(record.value or b""))
         end: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
         self._ends[id(delivery)] = end
@@ -271,19 +287,3 @@ class Verifier:
 def _child_id(entry: Found) -> str:
     """The id of the fan-out that the task's handler asked for, if it did."""
     return derive_child_fan_out_id(entry.task.task_id, entry.task.run)
-
-
-class _AsMessage:
-    """A record of the log as the client would have delivered it, as far as the executor looks."""
-
-    def __init__(self, record: LogRecord) -> None:
-        self._record = record
-
-    def key(self) -> bytes | None:
-        return self._record.key
-
-    def value(self) -> bytes | None:
-        return self._record.value
-
-    def headers(self) -> list[tuple[str, bytes | None]]:
-        return self._record.headers

@@ -23,8 +23,8 @@ MUTANTS = (
             ),
             (
                 _COMMITTER,
-                "live = [completion for completion in live if not completion.delivery.partition.lost]",
-                "pass",
+                "live = [c for c in live if not c.dropped and not c.delivery.partition.lost]",
+                "live = [c for c in live if not c.dropped]",
             ),
         ),
         ("offset_reset",),
@@ -34,8 +34,8 @@ MUTANTS = (
         (
             (
                 _COMMITTER,
-                "live = [completion for completion in live if not completion.delivery.partition.lost]",
-                "pass",
+                "live = [c for c in live if not c.dropped and not c.delivery.partition.lost]",
+                "live = [c for c in live if not c.dropped]",
             ),
         ),
         ("offset_reset",),
