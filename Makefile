@@ -8,13 +8,14 @@
 BIN  := .venv/bin
 PIP  := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 SQL  := $(wildcard sql/fanfold_sql/migrations/*.sql sql/fanfold_sql/procedures/*.sql)
+LANGGRAPH_TESTS := $(wildcard tests/*/test_saver_*.py tests/*/test_langgraph*.py)
 ARGS ?=
 SEED ?= 1
 SECONDS ?= 60
 # Each runs tests against servers of its own. Tests wait for servers a third of the time, so two cores do for three.
 WORKERS ?= 3
 
-.PHONY: help demo test prove chaos bench lint dev lock dist clean
+.PHONY: help demo test oldest prove chaos bench lint dev lock dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +25,9 @@ demo: .venv/demo.stamp ## index Python's standard library with a fleet, one kill
 
 test: .venv/dev.stamp ## run the tests (real Kafka if there is one)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+
+oldest: .venv-oldest/oldest.stamp ## run LangGraph's tests with the oldest LangGraph that is supported
+	.venv-oldest/bin/python -m pytest -n $(WORKERS) --dist loadfile $(LANGGRAPH_TESTS) $(ARGS)
 
 prove: .venv/dev.stamp ## break the wire and the commit in every way we know
 	$(BIN)/python -m tests.property.prove $(ARGS)
@@ -54,12 +58,14 @@ lock: .venv/dev.stamp ## take the newest allowed versions into requirements/*.tx
 	$(COMPILE) --upgrade --all-extras -c requirements/demo.txt -o requirements/dev.txt
 	$(COMPILE) --upgrade --extra dev-stack --extra langgraph --extra test --group bench -c requirements/dev.txt \
 		-o requirements/bench.txt
+	$(COMPILE) requirements/oldest.in --upgrade --extra dev-stack --extra langgraph --extra test \
+		-c requirements/demo.txt -o requirements/oldest.txt
 
 dist: .venv/dev.stamp ## build the wheel and the sdist into dist/
 	$(BIN)/python -m build --no-isolation
 
 clean: ## remove .venv, dist and caches
-	rm -rf .venv .venv-bench dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-bench .venv-oldest dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 # A stamp is newer than what was installed from; dev has everything demo has.
@@ -73,6 +79,12 @@ clean: ## remove .venv, dist and caches
 	$(BIN)/python -m venv .venv-bench
 	.venv-bench/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/bench.txt
 	.venv-bench/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv-oldest/oldest.stamp: requirements/oldest.txt pyproject.toml | $(BIN)/python
+	$(BIN)/python -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/oldest.txt
+	.venv-oldest/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 .venv/demo.stamp: requirements/demo.txt pyproject.toml | $(BIN)/python

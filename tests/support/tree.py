@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 _CACHES = {".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache", "__pycache__"}
-_GENERATED = {".git", ".venv", ".venv-bench", "dist", *_CACHES}
+_GENERATED = {".git", ".venv", ".venv-bench", ".venv-oldest", "dist", *_CACHES}
 
 
 def project_files() -> list[Path]:
