@@ -41,7 +41,12 @@ def main(
         click.echo(f"bench: {error}")
         sys.exit(_UNAVAILABLE)
     # A file or a pipe is no terminal to fit into, and a name that is broken over lines cannot be searched for.
-    report.print(Console(width=None if sys.stdout.isatty() else _WIDTH))
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+    report.print(console)
+    for part in modules.values():
+        # A part whose figures are read side by side has a function for it, beside its `run`.
+        if hasattr(part, "table"):
+            console.print(part.table(report))
     if json_file is not None:
         report.save(json_file)
     if plots is not None:

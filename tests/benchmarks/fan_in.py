@@ -15,8 +15,8 @@ from itertools import product
 
 from fanfold_consumer.config import FleetConfig
 from fanfold_consumer.devstack import temporary_folder
-from tests.benchmarks.contenders.fan_in_client import Job
-from tests.benchmarks.fan_in_clients import Clients, Commits, total_s, waits_s
+from tests.benchmarks.contenders.fan_in_client import FLEET, Commit, Job
+from tests.benchmarks.fan_in_clients import Clients, total_s, waits_s
 from tests.benchmarks.fan_in_lock_watch import LockWatch
 from tests.benchmarks.machine import is_installed
 from tests.benchmarks.measure import interleave, median, percentile, ratio
@@ -36,7 +36,6 @@ _WATCHED_MAX = 3
 # Rounds of the flatness for one of the others: they are short, and a ratio near 1 needs many.
 _FLATNESS_ROUNDS = 5
 
-_FANFOLD = "fanfold"
 _ONE_BY_ONE = "100 by 4 members, one transaction per result"
 _APUT_WRITES = "100 by 100 workers, aput_writes"
 _LOCK = "100 by 100 workers, advisory lock + stock saver"
@@ -81,7 +80,7 @@ class _Case:
         if self.lost:
             yield f"{NAME}: {name}: {self.lost:,} of {self.results:,} results were lost, without an error"
 
-    def _fan_in(self) -> Commits:
+    def _fan_in(self) -> list[Commit]:
         commits, lost = _fan_in(self.clients, self.job)
         self.lost += lost
         self.results += self.job.results
@@ -101,22 +100,22 @@ def run(
     say("fan_in: connecting and warming up")
     with ExitStack() as opened:
 
-        def clients(program: str, way: str) -> Clients:
-            return opened.enter_context(Clients(program, way, dsn, _MEMBERS_MAX, env=stack.env(dsn), folder=folder))
+        def clients(program: str) -> Clients:
+            started = Clients(program, dsn, _MEMBERS_MAX, env=stack.env(dsn), folder=folder)
+            opened.enter_context(started).warm_up()
+            return started
 
         # Every contender keeps its connections from here to the end; who takes no part in a fan-in sits still.
-        fanfold = clients("fan_in_fanfold", _FANFOLD)
-        others = {way: clients("fan_in_langgraph", way) for way in savers}
-        for contender in (fanfold, *others.values()):
-            contender.warm_up()
+        fanfold = clients("fan_in_fanfold")
         cases = {
             _name(width, members): _Case(fanfold, Job("", width, members, batch_max=batch_max), dsn)
             for width, members in (_SIZES_QUICK if quick else _SIZES)
         }
         # By 100 members that is what ours does anyway: each has one.
         cases[_ONE_BY_ONE] = _Case(fanfold, Job("", 100, 4, batch_max=1), dsn)
-        for way, name in savers.items():
-            cases[name] = _Case(others[way], Job("", 100, 100), dsn)
+        if savers:
+            langgraph = clients("fan_in_langgraph")
+            cases |= {name: _Case(langgraph, Job("", 100, 100, way=way), dsn) for way, name in savers.items()}
         interleave(
             {name: case.run for name, case in cases.items()}, repetitions, telling(say, NAME, repetitions, "ms p99")
         )
@@ -169,12 +168,12 @@ def _flatness(
     yield Ratio(NAME, "10,000-wide, its second half ÷ its first", median(halves), None, at_most=True)
 
 
-def _fan_in(clients: Clients, job: Job) -> tuple[Commits, int]:
+def _fan_in(clients: Clients, job: Job) -> tuple[list[Commit], int]:
     """A fan-in into a new thread, and how many of its results are not there afterwards: none, if it is ours."""
     job = replace(job, thread_id=f"fan-in-{uuid.uuid4()}")
     commits = clients.fan_in(job)
     lost = job.results - clients.stored(job)
-    if lost and clients.way == _FANFOLD:
+    if lost and job.way == FLEET:
         raise RuntimeError(f"{lost} of the {job.results} results of {job.thread_id} are not there")
     return commits, lost
 

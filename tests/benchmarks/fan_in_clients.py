@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.child import Child, ContenderFailed
-from tests.benchmarks.contenders.fan_in_client import Job
+from tests.benchmarks.contenders.fan_in_client import Commit, Job
 
 CLIENTS = 2
 
@@ -20,23 +20,19 @@ _LOOK_S = 1.0
 # So long ahead the clients hear when they start, as a time of the monotonic clock, which all processes share.
 _AHEAD_S = 0.02
 
-Commits = list[tuple[int, float]]
-"""(results, seconds from ready to durably committed) of every commit."""
-
 
 class Clients:
-    """`python -m tests.benchmarks.contenders.<program> <way> …`, once for each client process. A context manager."""
+    """`python -m tests.benchmarks.contenders.<program> …`, once for each client process. A context manager."""
 
-    def __init__(self, program: str, way: str, dsn: str, workers: int, *, env: Mapping[str, str], folder: Path) -> None:
-        self.way = way
+    def __init__(self, program: str, dsn: str, workers: int, *, env: Mapping[str, str], folder: Path) -> None:
         self._answers: list[queue.Queue[dict[str, Any]]] = []
         self._children: list[Child] = []
         with ExitStack() as stack:
             for number in range(CLIENTS):
                 answers: queue.Queue[dict[str, Any]] = queue.Queue()
                 options = (f"--number={number}", f"--clients={CLIENTS}", f"--workers={workers}")
-                log = folder / f"{way}-{number}.log"
-                child = Child(program, way, dsn, *options, env=env, log=log, on_line=answers.put)
+                log = folder / f"{program}-{number}.log"
+                child = Child(program, dsn, *options, env=env, log=log, on_line=answers.put)
                 self._children.append(stack.enter_context(child))
                 self._answers.append(answers)
             self._stack = stack.pop_all()
@@ -51,11 +47,11 @@ class Clients:
         self._ask(0, "set_up")
         self._ask_all("warm_up")
 
-    def fan_in(self, job: Job) -> Commits:
+    def fan_in(self, job: Job) -> list[Commit]:
         for number in range(CLIENTS):
             self._ask(number, "prepare", asdict(job))
         commits = self._ask_all("start", time.monotonic() + _AHEAD_S)
-        return [(results, seconds) for of_client in commits for results, seconds in of_client]
+        return [Commit(*commit) for of_client in commits for commit in of_client]
 
     def stored(self, job: Job) -> int:
         """How many of the results a reader finds."""
@@ -80,11 +76,11 @@ class Clients:
         raise ContenderFailed(f"{self._children[number].name}: no answer to {ask!r} within {_ANSWER_S:g} s")
 
 
-def total_s(commits: Sequence[tuple[int, float]]) -> float:
+def total_s(commits: Iterable[Commit]) -> float:
     """Until the last result was durable."""
-    return max(seconds for _, seconds in commits)
+    return max(commit.seconds for commit in commits)
 
 
-def waits_s(commits: Sequence[tuple[int, float]]) -> list[float]:
+def waits_s(commits: Iterable[Commit]) -> list[float]:
     """Of each result, from ready to durable."""
-    return [seconds for results, seconds in commits for _ in range(results)]
+    return [commit.seconds for commit in commits for _ in range(commit.results)]

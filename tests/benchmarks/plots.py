@@ -20,6 +20,7 @@ from tests.benchmarks.report import Figure, Report, readable
 Axes = Any
 
 _FLEET, _OTHERS, _TEXT, _DIM = "#1f6feb", "#8b949e", "#24292f", "#57606a"
+_OURS = ("FanfoldSaver", "commit path")
 _COLOURS = ("#1f6feb", "#d1570a", "#1a7f37", "#8250df")
 _STYLES = ("-", "--", ":")
 _SETTINGS = {
@@ -45,6 +46,7 @@ _METADATA = {"Date": None, "Creator": None}
 _FAN_IN = re.compile(r"(?P<curve>[\d,]+) by (?P<x>\d+) members?, (?P<which>p50|p99)\Z")
 _BESIDE_FAN_IN = re.compile(r"100 by (?P<x>100) workers, (?P<curve>.+), (?P<which>p99)\Z")
 _BATCHES = re.compile(r"(?P<curve>commit|raw insert), batches of (?P<x>[\d,]+), (?P<which>\d connections?)\Z")
+_COLLISIONS = re.compile(r"100 workers, (?P<way>.+): p99\Z")
 _GROWTH = re.compile(r"(?P<curve>commit), (?P<which>batches of [\d,]+), (?P<x>[\d,]+) rows\Z")
 
 Curves = dict[tuple[str, str], list[tuple[int, float]]]
@@ -162,6 +164,24 @@ def _fan_in(report: Report, axes: Axes) -> bool:
     return bool(found)
 
 
+def _collisions(report: Report, axes: Axes) -> bool:
+    """A point for each way, the first of the table on top, and how many results it loses."""
+    found = [(figure, match["way"]) for figure in report.figures if (match := _COLLISIONS.match(figure.name))]
+    for figure, way in reversed(found):
+        middle, (low, high) = median(figure.values), spread(figure.values)
+        colour = _FLEET if way.startswith(_OURS) else _OTHERS
+        axes.errorbar(middle, way, xerr=[[middle - low], [high - middle]], fmt="o", markersize=7, color=colour)
+        losses = report.figure(figure.benchmark, f"100 workers, {way}: lost")
+        lost = losses.values if losses else [0.0]
+        text, weight = (f"{readable(median(lost))} lost", "bold") if any(lost) else ("none lost", "normal")
+        axes.annotate(text, (high, way), (6, 0), textcoords="offset points", va="center", fontsize=8, fontweight=weight)
+    axes.set_xscale("log")
+    axes.set_xlabel("p99 from ready to durable, ms")
+    axes.xaxis.set_major_formatter("{x:,g}")
+    axes.margins(x=0.25)
+    return bool(found)
+
+
 def _batches(report: Report, axes: Axes) -> bool:
     rates = curves(report, "batches", _BATCHES)
     costs = {name: [(x, 1e6 / rate) for x, rate in points] for name, points in rates.items()}
@@ -198,6 +218,7 @@ def _plot(axes: Axes, curves: Curves, x_label: str) -> None:
 _PICTURES: dict[str, tuple[str, Callable[[Report, Axes], bool]]] = {
     "throughput": ("No-op tasks per second", _throughput),
     "fan-in": ("Results into one thread, all ready at once", _fan_in),
+    "collisions": ("100 workers, each with a result for the same thread", _collisions),
     "batches": ("What a result costs, by the size of a commit", _batches),
     "growth": ("What a result costs as the table grows", _growth),
 }

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from tests.benchmarks.measure import Progress, median, spread
 
-_NOT_MEASURED = "n/a"
+NOT_MEASURED = "n/a"
 
 # The values of the last line, and which ratio each of them is.
 _LAST_LINE: Mapping[str, tuple[str, str]] = {
@@ -112,12 +112,12 @@ class Report:
         """For programs: one word a value; `n/a` is what this run did not measure."""
         throughput = self.figure(*_THROUGHPUT)
         words = [
-            f"broker={self.machine.get('broker', _NOT_MEASURED).replace(' ', '-').lower()}",
-            f"throughput={_NOT_MEASURED if throughput is None else round(median(throughput.values))}",
+            f"broker={self.machine.get('broker', NOT_MEASURED).replace(' ', '-').lower()}",
+            f"throughput={NOT_MEASURED if throughput is None else round(median(throughput.values))}",
         ]
         for word, where in _LAST_LINE.items():
             found = self.ratio(*where)
-            words.append(f"{word}={_NOT_MEASURED if found is None else f'{found.value:.2f}'}")
+            words.append(f"{word}={NOT_MEASURED if found is None else f'{found.value:.2f}'}")
         return "bench: " + " ".join(words)
 
     def print(self, console: Console) -> None:

@@ -223,6 +223,20 @@ def test_a_database_that_was_taken_back_can_be_taken_over_again(empty_database: 
     with_saver(empty_database, body)
 
 
+def test_set_up_on_a_connection_as_the_stock_savers_documentation_makes_it(empty_database: str) -> None:
+    async def main() -> None:
+        async with await psycopg.AsyncConnection.connect(
+            empty_database, autocommit=True, prepare_threshold=0, row_factory=dict_row
+        ) as connection:
+            saver = FanfoldSaver(connection)
+            await saver.setup()
+            await put(saver, at("t"), [1])
+            assert items_of(await read(saver, "t")) == [1]
+            assert await saver.revert() == 0
+
+    asyncio.run(main())
+
+
 def test_tables_in_a_schema_of_their_own_are_found_where_the_connection_looks(empty_database: str) -> None:
     with psycopg.connect(empty_database, autocommit=True) as connection:
         connection.execute('create schema "My Graphs"')

@@ -17,7 +17,7 @@ import click
 from fanfold_consumer.cli.options import Command
 
 QUICK_PARTS = ("throughput", "stages", "peers", "fan_in", "latency")
-PARTS = (*QUICK_PARTS, "settings", "batches", "sleeping", "size", "growth", "hot_thread", "slow_disk")
+PARTS = (*QUICK_PARTS, "collisions", "settings", "batches", "sleeping", "size", "growth", "hot_thread", "slow_disk")
 """Each is a module of `tests.benchmarks`."""
 
 _ENVIRONMENT = ".venv-bench"

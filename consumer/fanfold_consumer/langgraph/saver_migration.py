@@ -75,7 +75,8 @@ async def set_up(connection: psycopg.AsyncConnection[Any]) -> None:
         await connection.execute(_LOCK)
         schema, has_trigger = await _schema(connection)
         text = resources.files("fanfold_consumer.langgraph").joinpath("saver_setup.sql").read_text(encoding="utf-8")
-        await connection.execute(text.replace("{schema}", schema).encode())
+        # Several statements cannot be prepared, which the stock saver's own connections do at once.
+        await connection.execute(text.replace("{schema}", schema).encode(), prepare=False)
         if not has_trigger:
             await connection.execute(_in(schema, _TRIGGER))
 

@@ -4,6 +4,7 @@ once, up to the limit of a batch. With a limit of one it is one transaction per 
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -54,8 +55,9 @@ class _Member:
 
         async def commit_all(committed: Committed) -> None:
             for batch in batches:
+                began = time.monotonic()
                 await self.commit(batch)
-                committed(len(batch))
+                committed(len(batch), time.monotonic() - began)
 
         return commit_all
 
@@ -117,4 +119,4 @@ async def _open(client: Client) -> AsyncIterator[_Fanfold]:
 
 
 if __name__ == "__main__":
-    run_client({"fanfold": _open})
+    run_client(_open)

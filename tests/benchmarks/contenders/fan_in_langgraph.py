@@ -1,182 +1,115 @@
-"""Fan-in with LangGraph's own saver, three ways.
+"""Fan-in with LangGraph's own saver, four ways.
 
 - `aput_writes`: as LangGraph keeps the results of a step itself, as pending writes of the step's checkpoint. A saver
   per task on a pool, because one saver serialises its calls.
-- `lock`: each worker adds its result to a channel of the newest checkpoint and puts that as the next one, under an
-  advisory lock for the thread, with a saver on the connection that has it. A connection per worker.
-- `stock`: the same without the lock, as the saver's interface invites to. It loses results.
+- `stock`: each worker adds its result to a channel of the checkpoint that its work began from, and puts that as the
+  next one, as the saver's interface invites to. It loses nearly all of them.
+- `optimistic`: the same, but it looks whether that checkpoint is still the newest before it puts, and whether its
+  result is in the newest afterwards; else it backs off and tries again, for half a minute. Others may come between the
+  look and the put.
+- `lock`: reads the newest checkpoint and puts the next under an advisory lock for the thread, with a saver on the
+  connection that has it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
+import time
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from contextlib import asynccontextmanager
 
-import psycopg
-from langgraph.checkpoint.base import empty_checkpoint
-from langgraph.checkpoint.base.id import uuid6
+from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
-from psycopg.rows import dict_row
-from psycopg_pool import AsyncConnectionPool
 
-from tests.benchmarks.contenders.fan_in_client import PAYLOAD, Client, Committed, Job, Work, run_client
+from tests.benchmarks.contenders.checkpoints import (
+    CHANNEL,
+    WARM_UPS,
+    Added,
+    Pool,
+    Puts,
+    Way,
+    Workers,
+    begin,
+    newest,
+    pool_for,
+    put_at_once,
+    read_and_put,
+    task_ids,
+    thread_of,
+)
+from tests.benchmarks.contenders.fan_in_client import PAYLOAD, Client, run_client
 
-# As the saver's documentation sets up its connections.
-_CONNECTION: dict[str, Any] = {"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row}
 # For each process; 2, 4, 16 and 50 were no faster: most of the time goes into the client, and the same for each.
-_POOL_SIZE = 8
-_CHANNEL = "results"
-_WARM_UPS = 8
+_WRITES_POOL_SIZE = 8
+# From 0.05 to 2 s lost more, 0.2 to 5 s and 0.5 to 5 s took longer, and 0.01 to 0.5 s did both.
+_BACK_OFF_S, _BACK_OFF_MAX_S = 0.2, 2.0
+_GIVE_UP_S = 30.0
 
 
-class _PendingWrites:
-    def __init__(self, client: Client, pool: AsyncConnectionPool[Any]) -> None:
-        self._client = client
+class _Writes:
+    """`aput_writes`."""
+
+    def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def set_up(self) -> None:
-        await AsyncPostgresSaver(self._pool).setup()
-
     async def warm_up(self) -> None:
-        config = await _begin(AsyncPostgresSaver(self._pool), f"warm-{uuid.uuid4()}")
-        await asyncio.gather(*(self._put(config, str(uuid.uuid4())) for _ in range(_WARM_UPS * _POOL_SIZE)))
-
-    async def prepare(self, job: Job) -> list[Work]:
-        saver = AsyncPostgresSaver(self._pool)
-        if self._client.number == 0:
-            await _begin(saver, job.thread_id)
-        parent = await saver.aget_tuple(_config(job.thread_id))
-        assert parent is not None
-        return [self._worker(parent.config, job, number) for number in self._client.taking_part(job)]
-
-    async def stored(self, job: Job) -> int:
-        found = await AsyncPostgresSaver(self._pool).aget_tuple(_config(job.thread_id))
-        assert found is not None
-        return len({write[0] for write in found.pending_writes or ()})
-
-    def _worker(self, config: Any, job: Job, number: int) -> Work:
-        task_ids = _task_ids(job, number)
-
-        async def put_all(committed: Committed) -> None:
-            for task_id in task_ids:
-                await self._put(config, task_id)
-                committed(1)
-
-        return put_all
-
-    async def _put(self, config: Any, task_id: str) -> None:
-        await AsyncPostgresSaver(self._pool).aput_writes(config, [(_CHANNEL, PAYLOAD)], task_id)
-
-
-class _Puts:
-    """`lock` and `stock`."""
-
-    def __init__(self, client: Client, connections: dict[int, psycopg.AsyncConnection[Any]], *, locked: bool) -> None:
-        self._client = client
-        self._connections = connections
-        self._locked = locked
-
-    async def set_up(self) -> None:
-        await AsyncPostgresSaver(self._connections[0]).setup()
-
-    async def warm_up(self) -> None:
-        await asyncio.gather(*(self._warm_up(connection) for connection in self._connections.values()))
-
-    async def prepare(self, job: Job) -> list[Work]:
-        if self._client.number == 0:
-            await _begin(AsyncPostgresSaver(self._connections[0]), job.thread_id)
-        return [self._worker(job, number) for number in self._client.taking_part(job)]
-
-    async def stored(self, job: Job) -> int:
-        newest = await AsyncPostgresSaver(self._connections[0]).aget_tuple(_config(job.thread_id))
-        assert newest is not None
-        return len({task_id for task_id, _ in newest.checkpoint["channel_values"][_CHANNEL]})
-
-    def _worker(self, job: Job, number: int) -> Work:
-        connection = self._connections[number]
-        task_ids = _task_ids(job, number)
-
-        async def put_all(committed: Committed) -> None:
-            for task_id in task_ids:
-                await self._add(connection, job.thread_id, task_id)
-                committed(1)
-
-        return put_all
-
-    async def _add(self, connection: psycopg.AsyncConnection[Any], thread_id: str, task_id: str) -> None:
-        if not self._locked:
-            await _put_next(connection, thread_id, task_id)
-            return
-        async with connection.transaction():
-            await connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", (thread_id,))
-            await _put_next(connection, thread_id, task_id)
-
-    async def _warm_up(self, connection: psycopg.AsyncConnection[Any]) -> None:
         thread_id = f"warm-{uuid.uuid4()}"
-        await _begin(AsyncPostgresSaver(connection), thread_id)
-        for _ in range(_WARM_UPS):
-            await self._add(connection, thread_id, str(uuid.uuid4()))
+        await begin(AsyncPostgresSaver(self._pool), thread_id)
+        parent = await newest(AsyncPostgresSaver(self._pool), thread_id)
+        await asyncio.gather(*(self.add(parent, str(uuid.uuid4())) for _ in range(WARM_UPS * _WRITES_POOL_SIZE)))
+
+    async def add(self, parent: CheckpointTuple, task_id: str) -> Added:
+        began = time.monotonic()
+        await AsyncPostgresSaver(self._pool).aput_writes(parent.config, [(CHANNEL, PAYLOAD)], task_id)
+        return Added(time.monotonic() - began)
+
+    async def stored(self, thread_id: str) -> int:
+        head = await newest(AsyncPostgresSaver(self._pool), thread_id)
+        return len({write[0] for write in head.pending_writes or ()})
 
 
-async def _put_next(connection: psycopg.AsyncConnection[Any], thread_id: str, task_id: str) -> None:
-    saver = AsyncPostgresSaver(connection)
-    parent = await saver.aget_tuple(_config(thread_id))
-    assert parent is not None
-    versions = parent.checkpoint["channel_versions"]
-    version = saver.get_next_version(str(versions[_CHANNEL]), None)
-    checkpoint = parent.checkpoint.copy()
-    checkpoint["id"] = str(uuid6())
-    checkpoint["channel_versions"] = {**versions, _CHANNEL: version}
-    results = [*parent.checkpoint["channel_values"][_CHANNEL], (task_id, PAYLOAD)]
-    checkpoint["channel_values"] = {_CHANNEL: results}
-    step = parent.metadata["step"] + 1
-    await saver.aput(parent.config, checkpoint, {"source": "loop", "step": step, "parents": {}}, {_CHANNEL: version})
+async def _stock(pool: Pool, parent: CheckpointTuple, task_id: str) -> Added:
+    return await put_at_once(AsyncPostgresSaver(pool), parent, task_id)
 
 
-async def _begin(saver: AsyncPostgresSaver, thread_id: str) -> Any:
-    """The first checkpoint of a thread: the step whose tasks the results are of."""
-    checkpoint = empty_checkpoint()
-    version = saver.get_next_version(None, None)
-    checkpoint["channel_values"] = {_CHANNEL: []}
-    checkpoint["channel_versions"] = {_CHANNEL: version}
-    metadata: Any = {"source": "input", "step": 0, "parents": {}}
-    return await saver.aput(_config(thread_id), checkpoint, metadata, {_CHANNEL: version})
+async def _optimistic(pool: Pool, parent: CheckpointTuple, task_id: str) -> Added:
+    saver, thread_id = AsyncPostgresSaver(pool), thread_of(parent)
+    write_s, rejections = 0.0, 0
+    give_up_at = time.monotonic() + _GIVE_UP_S
+    while True:
+        head = await newest(saver, thread_id)
+        if task_id in task_ids(head) or time.monotonic() > give_up_at:
+            return Added(write_s, rejections)
+        if head.checkpoint["id"] == parent.checkpoint["id"]:
+            write_s = (await put_at_once(saver, parent, task_id)).write_s
+            continue
+        await asyncio.sleep(random.uniform(0, min(_BACK_OFF_MAX_S, _BACK_OFF_S * 2.0**rejections)))
+        rejections += 1
+        parent = await newest(saver, thread_id)
 
 
-def _config(thread_id: str) -> Any:
-    return {"configurable": {"thread_id": thread_id, "checkpoint_ns": ""}}
-
-
-def _task_ids(job: Job, number: int) -> list[str]:
-    return [str(uuid.uuid4()) for _ in range(number, job.results, job.workers)]
-
-
-@asynccontextmanager
-async def _open_pending_writes(client: Client) -> AsyncIterator[_PendingWrites]:
-    async with AsyncConnectionPool(
-        client.dsn, min_size=_POOL_SIZE, max_size=_POOL_SIZE, kwargs=_CONNECTION, open=False
-    ) as pool:
-        yield _PendingWrites(client, pool)
+async def _lock(pool: Pool, parent: CheckpointTuple, task_id: str) -> Added:
+    thread_id = thread_of(parent)
+    async with pool.connection() as connection, connection.transaction():
+        await connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", (thread_id,))
+        began = time.monotonic()
+        await read_and_put(AsyncPostgresSaver(connection), thread_id, task_id)
+    return Added(time.monotonic() - began)
 
 
 @asynccontextmanager
-async def _open_puts(client: Client, *, locked: bool) -> AsyncIterator[_Puts]:
-    async with AsyncExitStack() as stack:
-        connections: dict[int, psycopg.AsyncConnection[Any]] = {}
-        for number in client.own:
-            connection = await psycopg.AsyncConnection.connect(client.dsn, **_CONNECTION)
-            connections[number] = await stack.enter_async_context(connection)
-        yield _Puts(client, connections, locked=locked)
+async def _open(client: Client) -> AsyncIterator[Workers]:
+    async with pool_for(client, _WRITES_POOL_SIZE) as for_writes, pool_for(client) as for_puts:
+        ways: dict[str, Way] = {
+            "aput_writes": _Writes(for_writes),
+            "stock": Puts(for_puts, AsyncPostgresSaver, _stock),
+            "optimistic": Puts(for_puts, AsyncPostgresSaver, _optimistic),
+            "lock": Puts(for_puts, AsyncPostgresSaver, _lock),
+        }
+        yield Workers(client, AsyncPostgresSaver(for_writes), ways)
 
 
 if __name__ == "__main__":
-    run_client(
-        {
-            "aput_writes": _open_pending_writes,
-            "lock": lambda client: _open_puts(client, locked=True),
-            "stock": lambda client: _open_puts(client, locked=False),
-        }
-    )
+    run_client(_open)
