@@ -257,6 +257,9 @@ begin
                     from unnest(outcomes) with ordinality as o (outcome, no) where o.outcome = 'conflict'),
                 hint = 'The same task_id with another arg or index, or a fan-out that differs from its first task.';
         end if;
+        if 'applied' = all (outcomes) then
+            outcomes := null;
+        end if;
     end if;
 
     -- 5. Count down, by what was really new. 6. Complete: the call that counts the last one queues the fold, once. Or

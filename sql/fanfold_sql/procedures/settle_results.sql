@@ -1,5 +1,6 @@
 -- settle_results: say what became of each result of a batch of which some were not simply new, and store the rest:
--- higher runs over lower ones, and folds.
+-- higher runs over lower ones, and folds. Only those are looked at if all that the caller tried to insert is stored: a
+-- fold is in nearly every batch, and the others in it would cost more to look at than to store.
 --
 -- Locks    none of its own: the caller holds the threads' advisory locks.
 -- Args     fan-outs and results as in commit_results; p_new_*: the rows the caller has just inserted; null: all it tried.
@@ -13,15 +14,20 @@ create or replace function fanfold.settle_results(
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_no bigint[];
+    v_outcome text[];
 begin
     with given as (
         select u.*, u.tried and row_number() over (partition by u.thread_id, u.task_id, u.tried order by u.no) = 1 as first
         from (
             -- tried: what the caller tried to insert, in this order; so the first of a task is the one it did.
             select r.*, p_fan_thread_id[r.fan] as thread_id, p_fan_out_id[r.fan] as fan_out_id, p_state[r.fan] as state,
-                p_state[r.fan] in ('k', 'n') and r.index >= 0 and (p_admit is null or p_admit[r.no]) as tried
+                p_state[r.fan] in ('k', 'n') and r.index >= 0 and r.index < p_fan_size[r.fan]
+                    and (p_admit is null or p_admit[r.no]) as tried
             from unnest(p_fan, p_task_id, p_index, p_run, p_failed, p_arg_hash, p_payload) with ordinality
-                as r (fan, task_id, index, run, failed, arg_hash, payload, no)) u),
+                as r (fan, task_id, index, run, failed, arg_hash, payload, no)) u
+        where not u.tried or p_new_task_id is not null),
     judged as (
         select g.*, e.status as old_status, case
             when g.state = 's' then 'stale'
@@ -35,8 +41,8 @@ begin
             when e.task_id is null then 'conflict'  -- another task_id holds this index of the fan-out
             when e.fan_out_id <> g.fan_out_id or e.index <> g.index or e.arg_hash <> g.arg_hash then 'conflict'
             -- A hashed subplan; joined, it would be a nested loop, because the planner takes every array for a short one.
-            when g.first and (p_new_task_id is null or (g.thread_id, g.task_id) in (
-                select n.thread_id, n.task_id from unnest(p_new_thread_id, p_new_task_id) as n (thread_id, task_id)))
+            when g.first and (g.thread_id, g.task_id) in (
+                select n.thread_id, n.task_id from unnest(p_new_thread_id, p_new_task_id) as n (thread_id, task_id))
                 then 'applied'
             when g.run > e.run then 'replace'
             else 'duplicate' end as verdict
@@ -72,13 +78,18 @@ begin
         from ranked r
         where r.verdict in ('fold', 'replace') and r.rank = 1 and r.index < 0 and f.fan_out_id = r.fan_out_id)
     select
-        array_agg(case
+        coalesce(array_agg(r.no order by r.no), '{}'),
+        coalesce(array_agg(case
             when r.verdict not in ('replace', 'fold') then r.verdict
             when r.rank = 1 then 'applied'
-            else 'duplicate' end order by r.no),
+            else 'duplicate' end order by r.no), '{}'),
         coalesce(array_agg(r.fan_out_id order by r.no) filter (where r.verdict = 'replace' and r.rank = 1 and r.index >= 0), '{}'),
         coalesce(array_agg((r.old_status = 'pending')::integer order by r.no) filter (where r.verdict = 'replace' and r.rank = 1 and r.index >= 0), '{}'),
         coalesce(array_agg(r.failed::integer - (r.old_status = 'failed')::integer order by r.no) filter (where r.verdict = 'replace' and r.rank = 1 and r.index >= 0), '{}')
-    into outcomes, count_fan_out_ids, count_new, count_failed
+    into v_no, v_outcome, count_fan_out_ids, count_new, count_failed
     from ranked r;
+    outcomes := array_fill('applied'::text, array[cardinality(p_task_id)]);
+    for i in 1 .. cardinality(v_no) loop
+        outcomes[v_no[i]] := v_outcome[i];
+    end loop;
 end $$;
