@@ -28,7 +28,7 @@ def _build(task: Task, topic: str, sends: Sends, claim_check_bytes_min: int | No
         task.thread_id,
         sends.sends,
         topic=topic,
-        fan_out_id=derive_child_fan_out_id(task.task_id, task.run),
+        fan_out_id=derive_child_fan_out_id(task.task_id, task.run) if sends.fan_out_id is None else sends.fan_out_id,
         fold=sends.fold,
         base=task.base if sends.base is None else sends.base,
         quorum=sends.quorum,

@@ -44,6 +44,8 @@ class Sends:
         value: the handler's own result.
         base: the clock the new tasks are derived from; None: that of this task.
         quorum, max_failures: as in `Publisher.fan_out`.
+        fan_out_id: name the new fan-out, so that whoever publishes it as well publishes the same; None: it is derived
+            from this task.
     """
 
     sends: Sequence[Any]
@@ -52,3 +54,4 @@ class Sends:
     base: VectorClock | None = None
     quorum: int | None = None
     max_failures: int | None = None
+    fan_out_id: str | None = None

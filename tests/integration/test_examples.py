@@ -85,6 +85,16 @@ def test_the_word_count_commands_give_the_counts(broker: Broker, servers: dict[s
     assert result["top"]["the"] == 7
 
 
+def test_the_research_agent_writes_on_a_fleet_what_it_writes_in_one_process(
+    broker: Broker, servers: dict[str, str]
+) -> None:
+    try:
+        output = run("bash", str(EXAMPLES / "research_agent/run.sh"), env=servers, timeout_s=100)
+    finally:
+        delete_topic(broker, "research.v1")
+    assert output.splitlines()[-1] == "findings=3 rounds=2 equal=yes"
+
+
 def test_a_result_is_committed_without_kafka_and_only_once(servers: dict[str, str]) -> None:
     script = str(EXAMPLES / "commit_without_kafka.py")
     run(str(Path(sys.executable).parent / "fanfold"), "migrate", env=servers)

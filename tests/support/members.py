@@ -185,5 +185,9 @@ def group_offsets(broker: Broker, group: str, topic: str) -> dict[int, int]:
 
 
 def options_of(settings: Mapping[str, Any]) -> list[str]:
-    """`in_flight_max=8` as `--in-flight-max 8`."""
-    return [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    """`in_flight_max=8` as `--in-flight-max 8`; a list as the option several times."""
+    options = []
+    for name, value in settings.items():
+        for one in value if isinstance(value, list) else [value]:
+            options += [f"--{name.replace('_', '-')}", str(one)]
+    return options

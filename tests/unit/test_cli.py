@@ -116,12 +116,12 @@ def test_a_command_is_imported_only_when_it_is_called(tmp_path: Path) -> None:
 class TestConsume:
     def test_help_tells_what_must_be_given_and_what_stands_if_it_is_not(self) -> None:
         output = " ".join(_invoke("consume", "--help").split())
-        assert "--handlers MODULE Module with @task and @fold. Repeatable. [required]" in output
+        assert "--group TEXT Consumer group. [env var: FANFOLD_GROUP; required]" in output
         assert "--concurrency INTEGER Handlers running at once. [default: 256]" in output
         assert "[env var: KAFKA_BOOTSTRAP_SERVERS]" in output
 
     def test_every_option_is_a_setting_of_the_fleet_with_the_same_default(self) -> None:
-        own = {"handlers", "bootstrap_servers", "properties", "log_format", "log_level"}
+        own = {"handlers", "graphs", "checkpoint_url", "bootstrap_servers", "properties", "log_format", "log_level"}
         settings = {field.name: field.default for field in dataclasses.fields(FleetConfig)}
         for option in consume.params:
             if option.name not in own:
@@ -130,10 +130,27 @@ class TestConsume:
                 if default is not None and default is not dataclasses.MISSING:
                     assert option.default == default, option.name
 
-    def test_without_handlers_it_says_which_option_is_missing(self, fanfold: Fanfold) -> None:
-        status, said = fanfold("consume")
-        assert status == 2
-        assert "--handlers" in said
+    def test_without_handlers_and_graphs_it_says_that_there_is_nothing_to_run(self, fanfold: Fanfold) -> None:
+        (problem,) = _problems(*fanfold("consume", "--group", "g", "--bootstrap-servers", "127.0.0.1:1"))
+        assert "--handlers" in problem
+        assert "--graph" in problem
+
+    def test_problems_of_graphs_are_told_with_the_others(self, fanfold: Fanfold) -> None:
+        problems = _problems(
+            *fanfold(
+                *("consume", "--group", "a b", "--bootstrap-servers", "127.0.0.1:1"),
+                *("--graph", "nonsense", "--graph", "no_such_module_here:graph"),
+            )
+        )
+        assert [problem.split(":")[0] for problem in problems] == [
+            "--group",
+            "--graph 'nonsense'",
+            "--graph no_such_module_here",
+        ]
+
+    def test_nothing_of_langgraph_is_imported_where_no_graph_is_named(self) -> None:
+        code = "import sys, fanfold_consumer.cli.consume; print([m for m in sys.modules if m.startswith('lang')])"
+        assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
 
     def test_all_problems_of_kafka_fleet_and_handlers_are_told_at_once(self, tmp_path: Path) -> None:
         (tmp_path / "users_tasks.py").write_text("from fanfold_consumer import task\n@task('a b')\ndef f(): ...\n")

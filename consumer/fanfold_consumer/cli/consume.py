@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,6 +26,9 @@ from fanfold_consumer.registry import Registry, load_handlers
 from fanfold_producer.errors import KafkaConfigError
 from fanfold_producer.kafka import KafkaConfig
 from fanfold_schemas import DEFAULT_TOPIC
+
+if TYPE_CHECKING:
+    from fanfold_consumer.langgraph.blueprint import Blueprint
 
 _DEFAULTS: Any = FleetConfig.__dataclass_fields__
 _SOMEWHERE = KafkaConfig("localhost")
@@ -47,9 +50,21 @@ def _setting(name: str, kind: Any, text: str) -> Callable[[Command], Command]:
 @click.option(
     "--handlers",
     multiple=True,
-    required=True,
     metavar="MODULE",
     help="Module with @task and @fold. Repeatable.",
+)
+@click.option(
+    "--graph",
+    "graphs",
+    multiple=True,
+    metavar="[NAME=]MODULE:OBJECT",
+    help="LangGraph graph whose nodes to run. Repeatable.",
+)
+@click.option(
+    "--checkpoint-url",
+    envvar="FANFOLD_CHECKPOINT_URL",
+    show_envvar=True,
+    help="Postgres with the graphs' checkpoints, if it is another than --database-url.",
 )
 @click.option("--group", "group_id", required=True, envvar="FANFOLD_GROUP", show_envvar=True, help="Consumer group.")
 @click.option("--topic", "topics", multiple=True, default=(DEFAULT_TOPIC,), show_default=True, help="Repeatable.")
@@ -111,6 +126,8 @@ def _setting(name: str, kind: Any, text: str) -> Callable[[Command], Command]:
 @raw_kafka_options
 def consume(
     handlers: tuple[str, ...],
+    graphs: tuple[str, ...],
+    checkpoint_url: str | None,
     bootstrap_servers: str | None,
     properties: tuple[str, ...],
     log_format: str,
@@ -130,11 +147,17 @@ def consume(
     config = FleetConfig(kafka=kafka, **settings)
     with _collect(problems):
         config.check()
+    if not handlers and not graphs:
+        problems.append("there is nothing to run; name modules with --handlers, or LangGraph's graphs with --graph")
+    if handlers:
+        with _collect(problems):
+            registry = load_handlers(handlers)
+    blueprints: list[Blueprint] = []
     with _collect(problems):
-        registry = load_handlers(handlers)
+        blueprints = _load_graphs(graphs)
     if problems:
         raise ConfigError(problems)
-    asyncio.run(_run(Fleet(config, registry)))
+    asyncio.run(_run(config, registry, blueprints, checkpoint_url))
 
 
 @contextmanager
@@ -146,7 +169,36 @@ def _collect(problems: list[str]) -> Iterator[None]:
         problems += error.problems
 
 
-async def _run(fleet: Fleet) -> None:
+async def _run(
+    config: FleetConfig, registry: Registry, graphs: Sequence[Blueprint], checkpoint_url: str | None
+) -> None:
+    async with AsyncExitStack() as stack:
+        if graphs:
+            from fanfold_consumer.langgraph.members import serving
+
+            await stack.enter_async_context(serving(graphs, registry, config, checkpoint_url))
+        await _run_until_signal(Fleet(config, registry))
+
+
+def _load_graphs(targets: Sequence[str]) -> list[Blueprint]:
+    """Raises ConfigError: all that is wrong with any of them."""
+    if not targets:
+        return []
+    try:
+        from fanfold_consumer.langgraph.members import load_graph
+    except ImportError as error:
+        raise ConfigError([f"--graph: {error}; it needs pip install 'fanfold[langgraph]'"]) from error
+    problems: list[str] = []
+    graphs = []
+    for target in targets:
+        with _collect(problems):
+            graphs.append(load_graph(target))
+    if problems:
+        raise ConfigError(problems)
+    return graphs
+
+
+async def _run_until_signal(fleet: Fleet) -> None:
     stop = asyncio.Event()
 
     def on_signal() -> None:
