@@ -72,6 +72,7 @@ class Store:
 
     def __init__(self, pool: AsyncConnectionPool[Any], *, early_lock_release: bool = False) -> None:
         self._pool = pool
+        self._early_lock_release = early_lock_release
         self._commit: LiteralString = COMMIT_RESULTS_EARLY if early_lock_release else COMMIT_RESULTS
 
     @classmethod
@@ -140,6 +141,9 @@ class Store:
         self, group_id: str, cluster_id: str, topic: str, topic_id: str, partition: int, owner: UUID
     ) -> Claim:
         """Take a partition under a new epoch; commits of every earlier owner are fenced from here on."""
+        if self._early_lock_release:
+            # The first commit would do so, and make this claim void.
+            await self._one("select fanfold.begin_life()", ())
         row = await self._one(
             "select progress_id, epoch, next_offset, islands, commit_seq, previous_topic_id, stopped_because"
             " from fanfold.claim_partition(%s, %s, %s, %s, %s::int4, %s)",

@@ -27,6 +27,7 @@ _NOBODY_ELSE_FLUSHES = {
     "autovacuum": "off",
     "bgwriter_delay": "10s",
 }
+_BEGIN_LIFE = "select fanfold.begin_life()"
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +79,7 @@ def test_what_was_skipped_as_known_and_then_lost_in_a_crash_is_not_passed_over(
     server: EmbeddedPostgres, fan_out: FanOutSpec
 ) -> None:
     writer, reader = _worker(server), _worker(server)
+    writer.one(_BEGIN_LIFE)
     held = reader.claim()
     _commit_but_do_not_flush(writer, fan_out.result(0))
     assert reader.check(fan_out.result(0)) == ["duplicate"]
@@ -92,6 +94,7 @@ def test_what_was_skipped_as_known_and_then_lost_in_a_crash_is_not_passed_over(
 
 def test_who_owns_partitions_but_has_nothing_to_commit_hears_of_a_crash(server: EmbeddedPostgres) -> None:
     worker = _worker(server)
+    worker.one(_BEGIN_LIFE)
     held = worker.claim()
     _restart(server, worker, crash=True)
     assert worker.one(
@@ -102,9 +105,30 @@ def test_who_owns_partitions_but_has_nothing_to_commit_hears_of_a_crash(server: 
 
 def test_a_clean_restart_is_no_crash_and_claims_stand(server: EmbeddedPostgres, fan_out: FanOutSpec) -> None:
     worker = _worker(server)
+    worker.one(_BEGIN_LIFE)
     held = worker.claim()
     _restart(server, worker, crash=False)
     assert worker.commit([fan_out.result(0)], partitions=[held.at(1)]).outcomes == [APPLIED]
+
+
+def test_claims_stand_over_a_crash_where_nobody_releases_early(server: EmbeddedPostgres, fan_out: FanOutSpec) -> None:
+    worker = _worker(server)
+    _restart(server, worker, crash=True)
+    held = worker.claim()
+    _restart(server, worker, crash=True)
+    assert worker.commit([fan_out.result(0)], partitions=[held.at(1)]).outcomes == [APPLIED]
+
+
+def test_the_first_early_commit_voids_the_claims_of_those_who_would_not_notice_a_crash(
+    server: EmbeddedPostgres, fan_out: FanOutSpec
+) -> None:
+    worker = _worker(server)
+    _restart(server, worker, crash=True)
+    held = worker.claim()
+    assert _commit(server.dsn, fan_out.result(0)).outcomes == [APPLIED]
+    with pytest.raises(Rewound):
+        worker.commit(partitions=[held.at(1)])
+    assert worker.commit([fan_out.result(1)], partitions=[worker.claim().at(1)]).outcomes == [APPLIED]
 
 
 def test_a_commit_with_early_release_is_on_disk_when_it_is_answered(

@@ -219,6 +219,12 @@ returns void
 language plpgsql volatile security definer
 -- search_path=pg_catalog, pg_temp; for the worker
 
+create function fanfold.begin_life(
+)
+returns boolean
+language plpgsql volatile security definer
+-- search_path=pg_catalog, pg_temp; for the worker
+
 create function fanfold.cancel_fan_out(
     p_fan_out_id text,
     p_thread_id text DEFAULT NULL::text)

@@ -295,6 +295,7 @@ def _use_every_procedure(worker: Worker) -> None:
     assert one("select topic from fanfold.claim_outbox(10, 1000)") == "topic"
     one("select fanfold.ack_outbox('{0}')")
     one("select fanfold.renew_outbox('{0}', 1000)")
+    assert [one("select fanfold.begin_life()") for _ in range(2)][1] is False
     one("select fanfold.renew_partitions(null, '{1}', '{1}')")
     one("select fanfold.release_partitions(null, '{1}', '{1}')")
     assert one("select fanfold.stop_partition(null, 1, 1, 'gone', 'why')") is False

@@ -23,6 +23,7 @@ PUBLIC = {
     "audit_outbox",
     "audit_tasks",
     "begin_group",
+    "begin_life",
     "cancel_fan_out",
     "cancel_thread",
     "check_tasks",

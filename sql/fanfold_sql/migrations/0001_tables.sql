@@ -105,13 +105,12 @@ create index partition_progress_topic on fanfold.partition_progress (topic, part
 -- takes four times as long as all the rest of that.
 alter table fanfold.partition_progress alter column islands set storage external;
 
--- One row that says which life of the server's memory this is. It goes with every recovery from a crash, restore and
--- promotion, as what is not logged does, and stays over a clean restart; the first claim after it makes another.
+-- One row that says which life of the server's memory this is, if anybody uses early lock release. It goes with every
+-- recovery from a crash, restore and promotion, as what is not logged does, and stays over a clean restart.
 create unlogged table fanfold.life (
     only_row boolean primary key default true check (only_row),
     life_id uuid not null default gen_random_uuid()
 );
-insert into fanfold.life default values;
 
 create table fanfold.outbox (
     outbox_id bigint generated always as identity primary key,

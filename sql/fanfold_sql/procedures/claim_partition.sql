@@ -14,8 +14,6 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    -- A statement of its own, so that timeline() sees it.
-    insert into fanfold.life default values on conflict do nothing;
     loop
         update fanfold.partition_progress p
         -- On a new timeline the epochs from here on may have been given out before, in a history that is lost, and a call

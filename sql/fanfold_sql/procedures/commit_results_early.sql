@@ -18,6 +18,10 @@ create or replace procedure fanfold.commit_results_early(
 language plpgsql
 as $$
 begin
+    if fanfold.begin_life() then
+        -- Seen by all others before anything is that a crash may take back.
+        commit;
+    end if;
     select c.outcomes, c.completed_fan_out_ids, c.completed_runs, c.completed_outbox_ids, c.outbox_ids, c.commit_seqs
     into outcomes, completed_fan_out_ids, completed_runs, completed_outbox_ids, outbox_ids, commit_seqs
     from fanfold.commit_results($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,

@@ -4,7 +4,7 @@
 -- As Postgres counts them, there is another one after every promotion of a standby and every recovery to a point in time.
 -- Asked of the WAL, because the control file hears of a promotion only with its first checkpoint. A crash keeps that
 -- number, and may all the same take back what was visible: commits with early lock release are seen before they are on
--- disk. So the life of the server's memory is a part of it. There is none between a crash and the first claim after it.
+-- disk. So the life of the server's memory is a part of it, from the first such commit on (begin_life.sql).
 create or replace function fanfold.timeline()
 returns text
 language sql stable
