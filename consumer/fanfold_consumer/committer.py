@@ -11,6 +11,7 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
+from itertools import chain, repeat
 from typing import Protocol
 from uuid import UUID
 
@@ -22,6 +23,7 @@ from fanfold_consumer.metrics import Metrics
 from fanfold_consumer.patience import Patience
 from fanfold_consumer.relay import Publication, row_record
 from fanfold_consumer.work import Completion, Delivery
+from fanfold_schemas import Outcome
 from fanfold_sql import (
     Busy,
     CommitBatch,
@@ -185,7 +187,10 @@ class Committer:
         self._settled(settled)
 
     def _send(self, batch: CommitBatch, wait_ms: int) -> Callable[[], Awaitable[CommitReply]]:
-        return lambda: self._store.commit(batch, lease_ms=self._lease_ms, wait_ms=wait_ms)
+        # Once an answer was lost this very batch may be stored, and with it progress that must not go back: after that
+        # it is waited for as it is, also for threads that others commit to.
+        waits_ms = chain((wait_ms,), repeat(None))
+        return lambda: self._store.commit(batch, lease_ms=self._lease_ms, wait_ms=next(waits_ms))
 
     def _try(self, batch: CommitBatch) -> Callable[[], Awaitable[None]]:
         return lambda: self._store.try_commit(batch)
@@ -200,6 +205,8 @@ class Committer:
             offsets = finishing.setdefault(delivery.partition, set())
             if delivery.in_place is None:
                 offsets.add(delivery.offset)
+            else:
+                batch.spent_outbox_ids.append(delivery.in_place.outbox_id)
             position = None
             if completion.result is not None:
                 position = len(batch.results)
@@ -242,7 +249,13 @@ class Committer:
         if publications:
             self._publish(publications)
         if reply.completed:
-            results = {c.result.task.fan_out.id: (c.result, c.delivery.partition) for c in live if c.result is not None}
+            with_result = [(c.result, c.delivery.partition) for c in live if c.result is not None]
+            # A stale one may be of another base, and the fold with it.
+            results = {
+                result.task.fan_out.id: (result, partition)
+                for (result, partition), outcome in zip(with_result, reply.outcomes, strict=True)
+                if outcome is Outcome.APPLIED
+            }
             for done in reply.completed:
                 log.debug("fan_out.completed", fan_out_id=done.fan_out_id, run=done.run)
                 result, partition = results[done.fan_out_id]

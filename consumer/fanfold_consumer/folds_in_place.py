@@ -1,8 +1,8 @@
 """Folds in place: the member that completed a fan-out runs its fold at once, which spares it the way through Kafka.
 
-The fold's row stays in the outbox meanwhile, leased to us. Only a stored result takes it out, or the next attempt that
-takes its place there. After anything else it is published like any other row, by us, or by others when we
-died and the lease is over.
+The fold's row stays in the outbox meanwhile, leased to us. The commit that stores its result takes it out, or that of
+the next attempt, which takes its place there. After anything else it is published like any other row, by us, or by
+others when we died and the lease is over.
 """
 
 from __future__ import annotations
@@ -52,9 +52,7 @@ class FoldsInPlace:
     def end(self, publication: Publication, *, stored: bool) -> None:
         """Hear whether the result of a fold in place is stored, or its next attempt."""
         self._rows.discard(publication.outbox_id)
-        if stored:
-            self._relay.forget(publication.outbox_id)
-        else:
+        if not stored:
             self._relay.publish([publication])
 
     async def renew(self) -> None:

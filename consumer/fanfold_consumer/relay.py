@@ -61,7 +61,6 @@ class Relay:
         self._interval_s = interval_s
         self._lease_ms = lease_ms
         self._own: deque[Publication] = deque()
-        self._needless: list[int] = []
         self._arrived = asyncio.Event()
         self._settled = asyncio.Event()
         self._settled.set()
@@ -69,12 +68,6 @@ class Relay:
     def publish(self, publications: list[Publication]) -> None:
         """Publish rows of our own commit, which are leased to us."""
         self._own.extend(publications)
-        self._arrived.set()
-        self._settled.clear()
-
-    def forget(self, outbox_id: int) -> None:
-        """Take a row of ours out of the outbox that need not be published any more."""
-        self._needless.append(outbox_id)
         self._arrived.set()
         self._settled.clear()
 
@@ -88,12 +81,8 @@ class Relay:
         while True:
             await self._arrived.wait()
             self._arrived.clear()
-            while self._own or self._needless:
-                if self._own:
-                    await self._deliver([self._own.popleft() for _ in range(min(CLAIM_MAX, len(self._own)))])
-                if self._needless:
-                    done, self._needless = self._needless, []
-                    await self._acknowledge(done)
+            while self._own:
+                await self._deliver([self._own.popleft() for _ in range(min(CLAIM_MAX, len(self._own)))])
             self._settled.set()
 
     async def work_left(self) -> None:
@@ -118,10 +107,8 @@ class Relay:
             sent = [publication for publication, there in zip(batch, answers, strict=True) if there]
         if sent:
             self._metrics.published(len(sent))
-            await self._acknowledge([publication.outbox_id for publication in sent])
-
-    async def _acknowledge(self, outbox_ids: list[int]) -> None:
-        await self._patience.call("ack_outbox", lambda: self._store.ack_outbox(outbox_ids))
+            ids = [publication.outbox_id for publication in sent]
+            await self._patience.call("ack_outbox", lambda: self._store.ack_outbox(ids))
 
     async def _send_one(self, publication: Publication) -> bool:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from uuid import uuid4
 
 from agent import builder  # type: ignore[import-not-found]  # beside this file
 from langchain_core.runnables import RunnableConfig
@@ -40,4 +41,4 @@ async def ask(thread_id: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(prepare() if sys.argv[1:] == ["prepare"] else ask("research-1"))
+    asyncio.run(prepare() if sys.argv[1:] == ["prepare"] else ask(f"research-{uuid4()}"))

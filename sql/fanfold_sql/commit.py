@@ -18,7 +18,7 @@ _PARAMETERS = (
     "%s::int4[], %s::text[], %s::int4[], %s::int4[], %s::bool[], %s::int8[], %s::bytea[],"
     "%s::int8[], %s::int8[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bytea[], %s::bytea[],"
     " %s::bytea[],"
-    "%s::int4[], %s::text[], %s::bytea[], %s::bytea[], %s::bytea[], %s::int4[], %s::int4, %s::int4"
+    "%s::int4[], %s::text[], %s::bytea[], %s::bytea[], %s::bytea[], %s::int4[], %s::int4, %s::int4, %s::int8[]"
 )
 COMMIT_RESULTS = (
     "select outcomes, completed_fan_out_ids, completed_runs, completed_outbox_ids, outbox_ids, commit_seqs"  # noqa: S608
@@ -137,6 +137,7 @@ def commit_parameters(batch: CommitBatch, lease_ms: int, wait_ms: int | None = N
         Int4s([o.delay_ms for o in out]),
         lease_ms,
         wait_ms,
+        Int8s(batch.spent_outbox_ids),
     ]
 
 

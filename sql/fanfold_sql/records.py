@@ -95,7 +95,8 @@ class OutboxRecord:
 class CommitBatch:
     """One transaction's worth. `partitions` may be empty: the store without Kafka.
 
-    `opens`: tasks, with their topics, whose fan-outs are opened ahead of their first result.
+    `opens`: tasks, with their topics, whose fan-outs are opened ahead of their first result. `spent_outbox_ids`: rows
+    that it takes out, because what they ask for is in it.
     """
 
     results: list[Finished]
@@ -104,6 +105,7 @@ class CommitBatch:
     outbox: list[OutboxRecord] = field(default_factory=list)
     owner: UUID | None = None
     opens: list[tuple[Task, str]] = field(default_factory=list)
+    spent_outbox_ids: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from uuid import uuid4
+
+import pytest
 
 from fanfold_consumer import Registry, TaskContext
 from fanfold_consumer.assignment import Partition, Phase
@@ -40,6 +42,26 @@ def test_a_fold_runs_where_its_fan_out_was_completed_without_a_record(rig: Rig, 
     eventually(lambda: rig.rows("select from fanfold.outbox") == [], what="an empty outbox")
     assert member.metric("fanfold_outbox_published_total") == 0
     rig.assert_sound()
+
+
+def test_the_row_of_a_fold_goes_in_the_transaction_that_stores_its_result(
+    rig: Rig, topic: Topic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # In one of its own it could reach a standby that was promoted without the result, and the fold would be forgotten.
+    async def never(store: Store, outbox_ids: Sequence[int]) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Store, "ack_outbox", never)
+    rig.start_here(topic)
+    assert rig.publish(topic, SENDS, fold="total").result(20) == 5
+    assert rig.rows("select from fanfold.outbox") == []
+
+
+def test_a_fold_is_that_of_the_results_that_were_applied(rig: Rig, topic: Topic) -> None:
+    newer, older = (rig.build(topic, SENDS, fold="total", fan_out_id="f1", base={"m": n}) for n in (2, 1))
+    rig.write([*newer.records, *older.records], partition=0)
+    rig.start_here(topic)
+    assert rig.handle(newer).result(20) == 5
 
 
 def test_a_fold_whose_member_is_killed_is_run_by_another_once_the_lease_is_over(rig: Rig, topic: Topic) -> None:

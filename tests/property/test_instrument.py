@@ -53,6 +53,7 @@ def test_the_steps_of_a_commit_are_those_of_its_description() -> None:
         (frozenset(), written({"result"})),  # again, around what was there; that is a step of settle_results
         (frozenset(), written({"fan_out", "outbox"})),  # 5 count down, 6 complete
         (frozenset(), written({"outbox"})),  # Sends
+        (frozenset(), written({"outbox"})),  # rows of folds that ran in place
         (frozenset({"partition_progress"}), written({"dead_letter"})),
         (frozenset(), written({"partition_progress"})),  # 7 progress
     ]

@@ -9,6 +9,7 @@
 --            p_wait_ms       how long to wait for each thread that others commit to; 0: not at all; null: for ever
 --            p_out_result    per outbox record: 1-based position of the result it depends on; 0: written in any case
 --            p_out_delay_ms  per outbox record: not before so long from now; 0: it is the caller's to publish
+--            p_spent_outbox_id  rows that this call takes out: of folds that ran in place, whose results or next attempts it has
 --          p_progress_id may be empty: the store without Kafka. Fan-outs without a result of theirs are opened, no more.
 -- Returns  outcomes        one word per result in input order; null when all were applied (the usual case)
 --          completed_*     the fan-outs that this call completed, with the outbox row of their fold (null: no fold)
@@ -39,7 +40,7 @@ create or replace function fanfold.commit_results(
     p_dead_fan_out_id text[], p_dead_code text[], p_dead_error text[], p_dead_key bytea[], p_dead_value bytea[],
     p_dead_headers bytea[],
     p_out_result integer[], p_out_topic text[], p_out_key bytea[], p_out_value bytea[], p_out_headers bytea[],
-    p_out_delay_ms integer[], p_lease_ms integer, p_wait_ms integer default null,
+    p_out_delay_ms integer[], p_lease_ms integer, p_wait_ms integer default null, p_spent_outbox_id bigint[] default '{}',
     out outcomes text[], out completed_fan_out_ids text[], out completed_runs integer[],
     out completed_outbox_ids bigint[], out outbox_ids bigint[], out commit_seqs bigint[])
 language plpgsql security definer
@@ -312,6 +313,11 @@ begin
                 now() + make_interval(secs => coalesce(nullif(n.delay_ms, 0), p_lease_ms) / 1000.0)
             from numbered n where n.wanted)
         select array_agg(n.outbox_id order by n.no) into outbox_ids from numbered n;
+    end if;
+
+    if cardinality(p_spent_outbox_id) > 0 then
+        -- In this transaction: a database that lost it still has the row, and nobody takes it out there.
+        delete from fanfold.outbox o where o.outbox_id = any (p_spent_outbox_id);
     end if;
 
     -- 7. Progress, and the dead letters that go with it.

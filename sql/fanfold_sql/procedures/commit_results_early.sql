@@ -12,7 +12,7 @@ create or replace procedure fanfold.commit_results_early(
     text[], text[], integer[], jsonb[], text[], integer[], integer[], bigint[], text[], text[],
     integer[], text[], integer[], integer[], boolean[], bigint[], bytea[],
     bigint[], bigint[], text[], text[], text[], text[], text[], bytea[], bytea[], bytea[],
-    integer[], text[], bytea[], bytea[], bytea[], integer[], integer, integer,
+    integer[], text[], bytea[], bytea[], bytea[], integer[], integer, integer, bigint[],
     out outcomes text[], out completed_fan_out_ids text[], out completed_runs integer[],
     out completed_outbox_ids bigint[], out outbox_ids bigint[], out commit_seqs bigint[])
 language plpgsql
@@ -25,7 +25,7 @@ begin
     select c.outcomes, c.completed_fan_out_ids, c.completed_runs, c.completed_outbox_ids, c.outbox_ids, c.commit_seqs
     into outcomes, completed_fan_out_ids, completed_runs, completed_outbox_ids, outbox_ids, commit_seqs
     from fanfold.commit_results($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
-        $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39, $40, $41) c;
+        $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39, $40, $41, $42) c;
     perform pg_catalog.set_config('synchronous_commit', 'off', true);
     commit;
     -- Its commit is waited for, and so everything that was committed before, by whomever. A transaction that has only
