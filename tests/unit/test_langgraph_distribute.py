@@ -13,7 +13,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, Send, interrupt
 
-from fanfold_consumer.langgraph import NodeFailed, StillRunning
+from fanfold_consumer.langgraph import GraphRefused, NodeFailed, StillRunning
 from fanfold_consumer.langgraph.parked import read_superstep
 from fanfold_schemas import SchemaError
 from tests.support.distributed import CONFIG, Setup, in_a_loop
@@ -69,6 +69,18 @@ async def test_a_wait_that_takes_too_long_is_given_up_and_nothing_is_lost() -> N
         await setup.graph.ainvoke({"n": 3}, CONFIG, timeout=0.01)
     setup.fleet.release()
     assert (await setup.graph.result(CONFIG))["total"] == 5
+
+
+@in_a_loop
+async def test_what_has_not_ended_and_is_not_on_the_fleet_is_no_result() -> None:
+    setup = Setup(map_reduce())
+    with pytest.raises(GraphRefused, match="'t1' has no checkpoint"):
+        await setup.graph.result(CONFIG)
+    # As far as a caller has come that dies before it parks anything.
+    await map_reduce().compile(setup.saver, interrupt_before="*").ainvoke({"n": 3}, CONFIG)
+    with pytest.raises(StillRunning, match="not come to its end"):
+        await setup.graph.result(CONFIG)
+    assert (await setup.graph.ainvoke(None, CONFIG))["total"] == 5
 
 
 # What is shipped.

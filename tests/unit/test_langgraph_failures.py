@@ -17,9 +17,10 @@ from fanfold_consumer.langgraph import NodeFailed
 from fanfold_consumer.langgraph.landing import land, landings
 from fanfold_consumer.langgraph.parked import read_superstep
 from fanfold_consumer.langgraph.probes import subgraphs_resume
+from fanfold_consumer.retry import HandlerFailed
 from fanfold_schemas import VectorClock, derive_fold_task_id
 from tests.support.distributed import CONFIG, Setup, in_a_loop
-from tests.support.graph_case import Builder, Numbers, map_reduce
+from tests.support.graph_case import Builder, Numbers, map_reduce, square
 from tests.support.graphs import CASES, history
 
 try:
@@ -208,6 +209,23 @@ async def test_a_finisher_whose_thread_was_given_new_input_changes_nothing() -> 
     before = await history(setup.graph.graph, CONFIG)
     assert await setup.finisher().finish(results, context) == {"state": "superseded"}
     assert await history(setup.graph.graph, CONFIG) == before
+
+
+@in_a_loop
+async def test_a_finisher_that_has_another_database_or_another_graph_does_not_take_that_for_superseded() -> None:
+    setup = Setup(map_reduce())
+    results, context = await parked(setup, {"n": 3})
+    elsewhere = Setup(map_reduce())
+    older: Builder = StateGraph(Numbers)
+    older.add_node("other", square)
+    older.add_edge(START, "other")
+    renamed = Setup(older, "other")
+    with pytest.raises(HandlerFailed, match="no checkpoint in this member's database"):
+        await elsewhere.finisher().finish(results, context)
+    renamed.saver = setup.saver
+    with pytest.raises(HandlerFailed, match="does not have"):
+        await renamed.finisher().finish(results, context)
+    assert await setup.finisher().finish(results, context) == {"state": "done"}
 
 
 @pytest.mark.parametrize("landed", [1, 3])

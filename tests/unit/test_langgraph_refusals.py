@@ -57,6 +57,12 @@ def _named(name: str) -> Builder:
     return builder
 
 
+def test_everything_that_is_missing_is_told_at_once() -> None:
+    with pytest.raises(GraphRefused) as refused:
+        distribute(map_reduce(), nodes=["work"], publisher=None, saver=None)  # type: ignore[arg-type]
+    assert [problem.split(":")[0] for problem in refused.value.problems] == ["publisher", "saver"]
+
+
 @pytest.mark.parametrize(
     ("graph", "nodes", "problem"),
     [

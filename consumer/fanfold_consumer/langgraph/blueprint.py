@@ -108,8 +108,8 @@ class Blueprint:
         Raises:
             GraphRefused: all that is in the way of mapping them.
         """
-        if isinstance(paths, str) or not paths:
-            raise GraphRefused(["nodes: name at least one node to run on the fleet, in a list"])
+        if isinstance(paths, str) or not paths or not all(isinstance(path, str) for path in paths):
+            raise GraphRefused(["nodes: name at least one node to run on the fleet, in a list of names"])
         problems = [problem for path in paths for problem in self._path_problems(path)]
         if problems:
             raise GraphRefused(problems)

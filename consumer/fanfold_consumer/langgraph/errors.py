@@ -37,7 +37,8 @@ class NodeFailed(FanfoldError):
 
 
 class StillRunning(FanfoldError):
-    """Tasks of this thread are on the fleet. Wait for them with `result(config)`, then resume."""
+    """This thread's run has not come to its end. `result(config)` waits for what is on the fleet; if nothing is there,
+    its caller is at work, or died, and `ainvoke(None, config)` goes on."""
 
 
 class Superseded(FanfoldError):

@@ -21,7 +21,14 @@ from fanfold_consumer.langgraph.blueprint import Blueprint
 from fanfold_consumer.langgraph.errors import NodeFailed
 from fanfold_consumer.langgraph.landing import asks, land, landings
 from fanfold_consumer.langgraph.outcome import Outcome, graph_failed, node_failed, out_of_steps
-from fanfold_consumer.langgraph.parked import Superstep, read_states, read_superstep, sends_of, task_id_of
+from fanfold_consumer.langgraph.parked import (
+    Superstep,
+    landed_run,
+    read_states,
+    read_superstep,
+    sends_of,
+    task_id_of,
+)
 from fanfold_consumer.langgraph.parking import failure, latest_run
 from fanfold_consumer.langgraph.run import MARK, Run, config_of, current_run
 from fanfold_consumer.langgraph.saver_heads import ForkRefused
@@ -69,12 +76,29 @@ class Finisher:
             if superstep.fan_out_id() == context.fan_out_id and superstep.run is not None:
                 return await self._land(superstep.run, superstep, results, context)
             if context.fan_out_id not in superstep.finishers():
+                await self._check_superseded(superstep, context)
                 return {"state": "superseded"}
             # An earlier attempt of this fold got so far, and its member died.
             run = superstep.run or await self._latest_run(context.thread_id)
             if superstep.interrupted_midway:
                 return await self._go_on(run, superstep, context, None)
             return await self._conclude(run, superstep)
+
+    async def _check_superseded(self, superstep: Superstep, context: TaskContext) -> None:
+        """Return if the thread is elsewhere; raise if it only looks like that from here. Then a redrive mends it."""
+        if superstep.step < -1:
+            raise HandlerFailed(
+                "E_ARG",
+                f"thread {context.thread_id!r} has no checkpoint in this member's database: give `fanfold consume "
+                "--checkpoint-url` that of the caller's saver, then redrive",
+            )
+        run = await landed_run(self._saver, superstep.snapshot)
+        if run is not None and superstep.fan_out_id_of(run["seq"]) == context.fan_out_id:
+            raise HandlerFailed(
+                "E_NODE",
+                f"thread {context.thread_id!r} is parked at nodes that this member's graph does not have: run the "
+                "caller's release of the graph, then redrive",
+            )
 
     async def _land(self, run: Run, superstep: Superstep, results: list[Any], context: TaskContext) -> Outcome | Sends:
         """Put down the results, and go on if nothing is in the way."""

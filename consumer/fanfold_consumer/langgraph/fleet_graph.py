@@ -15,7 +15,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command
 
 from fanfold_consumer.langgraph.blueprint import Blueprint
-from fanfold_consumer.langgraph.errors import GraphRefused, StillRunning, Superseded
+from fanfold_consumer.langgraph.errors import GraphRefused, NodeFailed, StillRunning, Superseded
 from fanfold_consumer.langgraph.outcome import raise_failure
 from fanfold_consumer.langgraph.parked import Superstep, read_states, read_superstep, sends_of
 from fanfold_consumer.langgraph.run import current_run, new_run
@@ -50,6 +50,7 @@ def distribute(
         GraphRefused: what this graph does would not be the same on a fleet; all problems at once.
     """
     blueprint = graph if isinstance(graph, Blueprint) else Blueprint(graph)
+    _check_given(publisher, saver)
     return FleetGraph(blueprint, blueprint.check_mapped(nodes), publisher, saver)
 
 
@@ -95,6 +96,7 @@ class FleetGraph:
             GraphRefused: config or context cannot go to a fleet.
             StillRunning: tasks are on the fleet; a human's answer has to wait for `result`.
             SchemaError: an arg, or the state that an edge reads, holds a type that cannot travel; the path says which.
+            ForkRefused: somebody else started the thread at the same time, and was first (with `FanfoldSaver`).
             PublishError: nothing was published; `start(None, config)` again.
             Exception: what the graph raises before its first fan-out.
         """
@@ -108,6 +110,9 @@ class FleetGraph:
 
         Raises:
             NodeFailed: a node failed for good and the graph does not handle that.
+            StillRunning: it is not at its end, and nothing is on the fleet: the caller is at work before the first
+                fan-out, or died there.
+            GraphRefused: there is no such thread.
             GraphRecursionError, InvalidUpdateError: as the graph itself would.
             TimeoutError: nothing is lost; wait again.
             Superseded, FanOutStale: the thread was started again meanwhile; `result` waits for that run then.
@@ -167,6 +172,7 @@ class FleetGraph:
                 "again: wait for that with result(config). Or the members keep checkpoints elsewhere: give `fanfold "
                 "consume` the database of this graph's saver"
             )
+        _check_ended(superstep, _thread_id(config))
         return self._output(superstep)
 
     async def _current(self, config: RunnableConfig) -> str | None:
@@ -237,6 +243,32 @@ class FleetGraph:
         output = values if isinstance(keys, str) else {key: values[key] for key in keys if key in values}
         questions = superstep.questions
         return {**output, "__interrupt__": questions} if questions and isinstance(output, dict) else output
+
+
+def _check_given(publisher: object, saver: object) -> None:
+    problems = []
+    if publisher is None:
+        problems.append("publisher: a Publisher with the fleet's topic and database_url, not None")
+    if not isinstance(saver, BaseCheckpointSaver):
+        problems.append(f"saver: a checkpointer that the members can reach, not {saver!r:.40}")
+    if problems:
+        raise GraphRefused(problems)
+
+
+def _check_ended(superstep: Superstep, thread_id: Any) -> None:
+    """Return if the graph has ended there, or asks a human; what else there is would pass for a result."""
+    if superstep.step < -1:
+        raise GraphRefused(
+            [f"thread {thread_id!r} has no checkpoint: it was never started, or with a saver of another database"]
+        )
+    for task in superstep.unfinished:
+        if task.task.error is not None:
+            raise NodeFailed(task.path, str(task.task.error))
+    if superstep.unfinished and not superstep.questions:
+        raise StillRunning(
+            f"thread {thread_id!r} has not come to its end, and nothing of it is on the fleet: its caller is at work, "
+            "or died, or somebody updated its state; ainvoke(None, config) goes on where it stands"
+        )
 
 
 def _within_a_node() -> bool:

@@ -120,7 +120,7 @@ async def read_superstep(graph: CompiledStateGraph[Any, Any, Any, Any], thread_i
         unfinished = tuple([task async for task in _unfinished(saver, snapshot, ())])
         run = latest_run(i.value for task in unfinished for i in task.task.interrupts)
         if run is None and snapshot.tasks:
-            run = await _landed_run(saver, snapshot)
+            run = await landed_run(saver, snapshot)
         if not isinstance(saver, FanfoldSaver):
             return Superstep(snapshot, unfinished, max(_step(snapshot), 0), run)
         # The step goes back with time travel, the head's clock does not.
@@ -130,7 +130,7 @@ async def read_superstep(graph: CompiledStateGraph[Any, Any, Any, Any], thread_i
         # A checkpoint was put between the two looks.
 
 
-async def _landed_run(saver: BaseCheckpointSaver[Any], snapshot: StateSnapshot) -> Run | None:
+async def landed_run(saver: BaseCheckpointSaver[Any], snapshot: StateSnapshot) -> Run | None:
     """The run of tasks that were parked and have their writes: a snapshot does not show their markers any more."""
     saved = await saver.aget_tuple(snapshot.config)
     pending = [] if saved is None else saved.pending_writes or []
