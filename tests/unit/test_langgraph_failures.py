@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import Counter
 from typing import Any
 
@@ -156,6 +157,23 @@ async def test_a_loop_without_end_in_a_subgraph_is_ended_too() -> None:
     builder.add_edge("outer", "outer")
     with pytest.raises(GraphRecursionError):
         await Setup(builder, "outer:work").graph.ainvoke({"n": 1}, {**CONFIG, "recursion_limit": 6})
+
+
+@pytest.mark.parametrize("where", ["work", "reduce"])
+def test_a_node_that_exits_fails_and_ends_no_member(where: str) -> None:
+    def leave(state: Any) -> Any:
+        sys.exit(3)
+
+    builder = map_reduce(leave) if where == "work" else map_reduce()
+    if where == "reduce":
+        builder.add_node("leave", leave)
+        builder.add_edge("reduce", "leave")
+
+    async def run() -> None:
+        with pytest.raises(NodeFailed, match="SystemExit: 3"):
+            await Setup(builder).graph.ainvoke({"n": 2}, CONFIG)
+
+    asyncio.run(run())
 
 
 # Finishing more than once, and dying in between.

@@ -20,6 +20,7 @@ from langgraph.types import RetryPolicy
 
 from fanfold_consumer.folds import built_in
 from fanfold_consumer.langgraph.errors import GraphRefused
+from fanfold_consumer.langgraph.exits import Guarded
 from fanfold_consumer.langgraph.parking import parking
 from fanfold_consumer.langgraph.probes import subgraphs_resume
 from fanfold_consumer.langgraph.values import Types, declared_types
@@ -124,7 +125,9 @@ class Blueprint:
     def alone(self, level: Level) -> CompiledStateGraph[Any, Any, Any, Any]:
         """A graph of one level to run single nodes with their edges: it stops after each, and handles no errors."""
         nodes = {
-            name: replace(spec, error_handler_node=None) if getattr(spec, "error_handler_node", None) else spec
+            name: _guarded(
+                replace(spec, error_handler_node=None) if getattr(spec, "error_handler_node", None) else spec
+            )
             for name, spec in level.builder.nodes.items()
         }
         return _rebuilt(level.builder, nodes).compile(
@@ -142,6 +145,8 @@ class Blueprint:
                 )
             elif below is not None and any(path.startswith(SEPARATOR.join(below.path) + SEPARATOR) for path in mapped):
                 nodes[name] = replace(spec, runnable=self._parked(below, mapped, None))
+            else:
+                nodes[name] = _guarded(spec)
         return _rebuilt(level.builder, nodes).compile(saver, **level.options)
 
     def _path_problems(self, path: str) -> Iterator[str]:
@@ -198,6 +203,11 @@ def _with_defaults(builder: StateGraph[Any, Any, Any, Any]) -> StateGraph[Any, A
     mine.nodes = {name: replace(spec) for name, spec in builder.nodes.items()}
     mine.compile()
     return mine
+
+
+def _guarded(spec: Any) -> Any:
+    # Graphs are left as they are: LangGraph looks for them among its nodes.
+    return spec if isinstance(spec.runnable, CompiledStateGraph) else replace(spec, runnable=Guarded(spec.runnable))
 
 
 def _rebuilt(builder: StateGraph[Any, Any, Any, Any], nodes: dict[str, Any]) -> StateGraph[Any, Any, Any, Any]:
