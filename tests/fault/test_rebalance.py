@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from fanfold_producer import FanOutHandle
 from fanfold_producer.kafka import KafkaConfig
 from tests.support.kafka import Topic
 from tests.support.members import Member
@@ -41,12 +42,16 @@ def test_handlers_that_outlast_the_grace_are_let_go_and_run_again_where_their_pa
 
 
 def test_a_rolling_restart_under_load_runs_nothing_twice_and_loses_nothing(rig: Rig, topic: Topic) -> None:
+    def more_work() -> FanOutHandle:
+        return rig.publish(topic, [("slow", {"n": n, "s": 0.03}) for n in range(300)], fold="sum")
+
     members = [_few_at_once(rig, topic) for _ in range(2)]
-    handle = rig.publish(topic, [("slow", {"n": n, "s": 0.03}) for n in range(900)], fold="sum")
+    handles = [more_work()]
     for old in list(members):
         members.append(_few_at_once(rig, topic))
+        handles.append(more_work())  # so there is some when it stops, however long the new one took to start
         assert old.stop() == 0
-    assert handle.result(20) == sum(range(900))
+    assert [handle.result(20) for handle in handles] == [sum(range(300))] * 3
     assert rig.notes.again() == 0
     assert len({call.pid for call in rig.notes.calls()}) >= 3, "the work was over before the fleet was replaced"
     assert rig.dead_letters() == []

@@ -61,9 +61,10 @@ MUTANTS = (
         (
             (
                 _COMMITTER,
-                "        return lambda: self._store.commit(batch, lease_ms=self._lease_ms, wait_ms=wait_ms)",
+                "        return lambda: self._store.commit(batch, lease_ms=self._lease_ms, wait_ms=next(waits_ms))",
                 """\
         async def send() -> CommitReply:
+            from fanfold_consumer.relay import fold_record
             from fanfold_sql.commit import COMMIT_RESULTS, commit_parameters, commit_reply
             async with self._store.transaction() as connection:
                 cursor = await connection.execute(COMMIT_RESULTS, commit_parameters(batch, self._lease_ms), binary=True)
