@@ -71,7 +71,7 @@ def test_the_demo_survives_a_kill_and_a_replay_on_servers_of_its_own() -> None:
     assert found is not None, output
     counted, lost, duplicates, folds, redelivered, killed = map(int, found.groups()[:6])
     assert (counted, lost, duplicates, folds, killed, found[7]) == (files, 0, 0, 1, 1, "yes")
-    assert redelivered > files
+    assert redelivered >= files  # by the replay; what the kill adds depends on what was in flight
 
 
 def test_the_word_count_commands_give_the_counts(broker: Broker, servers: dict[str, str]) -> None:
